@@ -1,0 +1,2 @@
+//! The control client.
+fn main() {}

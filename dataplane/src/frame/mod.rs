@@ -1,0 +1,9 @@
+//! Frame memory: regions of slots, the token that stands for one frame, and the pool with its law.
+
+mod pool;
+mod region;
+mod token;
+
+pub use pool::{Finished, MAX_REGIONS, Pool, PoolCount, SlotRef};
+pub use region::{Backing, HugePages, Region, RegionError};
+pub use token::{Frame, RegionId, Staged};

@@ -1,0 +1,584 @@
+//! The pool: all regions of one worker, who holds each slot, and the law
+//! `free + held + staged + kernel == total`, per region, after every batch.
+//!
+//! A slot's way: free -> held (a `Frame` exists) -> free, or -> kernel (lent to be received into) ->
+//! held, or -> staged (shares for sinks exist) -> kernel (submitted) -> free when the last share ends.
+
+use super::{
+    Region, RegionId,
+    token::{Frame, Staged},
+};
+
+/// Regions that one worker can have at a time, retiring ones included.
+pub const MAX_REGIONS: usize = 64;
+
+/// Batches that can be unfinished at a time before residence is no longer measured for the oldest.
+const MARKS: usize = 4096;
+
+/// A slot that the kernel holds, as it stands in `user_data` and ring descriptors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SlotRef {
+    /// The region.
+    pub region: RegionId,
+    /// The slot within it.
+    pub slot: u32,
+}
+
+/// How the slots of one region stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolCount {
+    /// In the free list.
+    pub free: u32,
+    /// Held by a `Frame`.
+    pub held: u32,
+    /// With at least one share that is not submitted yet.
+    pub staged: u32,
+    /// Lent to the kernel to be filled, or with submitted shares only.
+    pub kernel: u32,
+    /// All slots.
+    pub total: u32,
+}
+
+impl PoolCount {
+    /// Whether every slot is in exactly one place.
+    pub fn holds(&self) -> bool {
+        u64::from(self.free)
+            + u64::from(self.held)
+            + u64::from(self.staged)
+            + u64::from(self.kernel)
+            == u64::from(self.total)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Free,
+    Held,
+    /// In the kernel's hands, to be filled.
+    Lent,
+    /// On its way out: shares exist.
+    Out,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    state: State,
+    /// Shares that are staged.
+    staged: u8,
+    /// Shares that are submitted.
+    kernel: u8,
+    /// Which batch it went out with.
+    mark: u16,
+}
+
+#[derive(Debug)]
+struct Tracked {
+    region: Region,
+    slots: Vec<Slot>,
+    free: Vec<u32>,
+    held: u32,
+    staged: u32,
+    kernel: u32,
+    retiring: bool,
+}
+
+impl Tracked {
+    fn count(&self) -> PoolCount {
+        PoolCount {
+            free: self.free.len() as u32,
+            held: self.held,
+            staged: self.staged,
+            kernel: self.kernel,
+            total: self.region.slots(),
+        }
+    }
+}
+
+/// When a batch was received, and how many of its slots are still out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mark {
+    received: u64,
+    out: u32,
+    frames: u32,
+}
+
+/// A batch whose last write has been completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// When it was received, in the worker's clock.
+    pub received: u64,
+    /// How many slots went out with it.
+    pub frames: u32,
+}
+
+/// All the regions of one worker.
+#[derive(Debug)]
+pub struct Pool {
+    regions: Vec<Option<Tracked>>,
+    marks: Vec<Mark>,
+    mark: u16,
+    finished: Vec<Finished>,
+}
+
+impl Default for Pool {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Pool {
+    /// A pool without regions.
+    pub fn new() -> Self {
+        Self {
+            regions: (0..MAX_REGIONS).map(|_| None).collect(),
+            marks: vec![Mark::default(); MARKS],
+            mark: 0,
+            finished: Vec::with_capacity(MARKS),
+        }
+    }
+
+    /// Takes a region in. `None` when [`MAX_REGIONS`] are there already.
+    pub fn add(&mut self, region: Region) -> Option<RegionId> {
+        let id = self.regions.iter().position(Option::is_none)?;
+        let slots = region.slots();
+        self.regions[id] = Some(Tracked {
+            slots: vec![
+                Slot {
+                    state: State::Free,
+                    staged: 0,
+                    kernel: 0,
+                    mark: 0,
+                };
+                slots as usize
+            ],
+            // The lowest slot is handed out first.
+            free: (0..slots).rev().collect(),
+            held: 0,
+            staged: 0,
+            kernel: 0,
+            retiring: false,
+            region,
+        });
+        Some(RegionId(id as u8))
+    }
+
+    /// Marks a region whose port is gone: no slot of it is handed out any more.
+    pub fn retire(&mut self, id: RegionId) {
+        self.tracked_mut(id).retiring = true;
+    }
+
+    /// A retiring region that no frame and no kernel operation uses any more.
+    pub fn collect(&mut self) -> Option<(RegionId, Region)> {
+        let id = self.regions.iter().position(|r| {
+            r.as_ref()
+                .is_some_and(|r| r.retiring && r.free.len() == r.slots.len())
+        })?;
+        let tracked = self.regions[id].take()?;
+        Some((RegionId(id as u8), tracked.region))
+    }
+
+    /// The region itself, for its sizes and addresses.
+    ///
+    /// # Panics
+    ///
+    /// When the region is not in this pool (this holds for every function that takes a region, a slot
+    /// or a token: tokens of one pool have no meaning in another).
+    #[inline]
+    pub fn region(&self, id: RegionId) -> &Region {
+        &self.tracked(id).region
+    }
+
+    /// Every region that is in the pool.
+    pub fn regions(&self) -> impl Iterator<Item = (RegionId, &Region)> {
+        self.regions
+            .iter()
+            .enumerate()
+            .filter_map(|(i, r)| Some((RegionId(i as u8), &r.as_ref()?.region)))
+    }
+
+    /// How the slots of a region stand.
+    pub fn count(&self, id: RegionId) -> PoolCount {
+        self.tracked(id).count()
+    }
+
+    /// Slots of a region that are free.
+    #[inline]
+    pub fn free_slots(&self, id: RegionId) -> usize {
+        self.tracked(id).free.len()
+    }
+
+    /// All regions together.
+    pub fn total(&self) -> PoolCount {
+        let mut sum = PoolCount::default();
+        for region in self.regions.iter().flatten() {
+            let count = region.count();
+            sum.free += count.free;
+            sum.held += count.held;
+            sum.staged += count.staged;
+            sum.kernel += count.kernel;
+            sum.total += count.total;
+        }
+        sum
+    }
+
+    /// Recounts every slot from its own state: the law, and that the free list names each free slot
+    /// once. For tests and fuzzers: it walks all slots.
+    pub fn audit(&self) -> Result<(), String> {
+        for (id, tracked) in self.regions.iter().enumerate() {
+            let Some(tracked) = tracked else { continue };
+            let mut seen = PoolCount {
+                total: tracked.region.slots(),
+                ..PoolCount::default()
+            };
+            for slot in &tracked.slots {
+                match slot.state {
+                    State::Free => seen.free += 1,
+                    State::Held => seen.held += 1,
+                    State::Lent => seen.kernel += 1,
+                    State::Out if slot.staged > 0 => seen.staged += 1,
+                    State::Out => seen.kernel += 1,
+                }
+                if (slot.state == State::Out) != (slot.staged + slot.kernel > 0) {
+                    return Err(format!("region {id}: a slot {slot:?}"));
+                }
+            }
+            if seen != tracked.count() || !seen.holds() {
+                return Err(format!(
+                    "region {id}: counted {:?}, found {seen:?}",
+                    tracked.count()
+                ));
+            }
+            let mut listed = vec![false; tracked.slots.len()];
+            for &slot in &tracked.free {
+                if std::mem::replace(&mut listed[slot as usize], true)
+                    || tracked.slots[slot as usize].state != State::Free
+                {
+                    return Err(format!(
+                        "region {id}: slot {slot} is free twice or not free"
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a free slot: an empty frame at the region's headroom.
+    #[inline]
+    pub fn alloc(&mut self, id: RegionId) -> Option<Frame> {
+        let tracked = self.tracked_mut(id);
+        if tracked.retiring {
+            return None;
+        }
+        let slot = tracked.free.pop()?;
+        tracked.slots[slot as usize].state = State::Held;
+        tracked.held += 1;
+        Some(Frame {
+            region: id,
+            slot,
+            offset: tracked.region.headroom() as u32,
+            len: 0,
+        })
+    }
+
+    /// Gives a frame's slot back.
+    #[inline]
+    pub fn free(&mut self, frame: Frame) {
+        let tracked = self.tracked_mut(frame.region);
+        let slot = &mut tracked.slots[frame.slot as usize];
+        assert!(slot.state == State::Held);
+        slot.state = State::Free;
+        tracked.held -= 1;
+        tracked.free.push(frame.slot);
+    }
+
+    /// Lends an empty frame's slot to the kernel, to be received into.
+    #[inline]
+    pub fn lend(&mut self, frame: Frame) -> SlotRef {
+        let tracked = self.tracked_mut(frame.region);
+        let slot = &mut tracked.slots[frame.slot as usize];
+        assert!(slot.state == State::Held);
+        slot.state = State::Lent;
+        tracked.held -= 1;
+        tracked.kernel += 1;
+        SlotRef {
+            region: frame.region,
+            slot: frame.slot,
+        }
+    }
+
+    /// Takes a lent slot back with the frame that the kernel put there. `None`, and nothing changes,
+    /// when the slot is not lent or the frame is not inside it: the kernel does not do that, and a
+    /// ring that claims so must not make two owners of one slot.
+    #[inline]
+    pub fn receive(&mut self, from: SlotRef, offset: usize, len: usize) -> Option<Frame> {
+        let tracked = self.tracked_mut(from.region);
+        let size = tracked.region.slot_size();
+        let slot = tracked.slots.get_mut(from.slot as usize)?;
+        if slot.state != State::Lent || offset > size || len > size - offset {
+            return None;
+        }
+        slot.state = State::Held;
+        tracked.kernel -= 1;
+        tracked.held += 1;
+        Some(Frame {
+            region: from.region,
+            slot: from.slot,
+            offset: offset as u32,
+            len: len as u32,
+        })
+    }
+
+    /// Frees every slot of a region that is lent: its socket is closed and the kernel has let go.
+    /// Returns how many there were.
+    pub fn reclaim_lent(&mut self, id: RegionId) -> usize {
+        let tracked = self.tracked_mut(id);
+        let mut reclaimed = 0;
+        for (number, slot) in tracked.slots.iter_mut().enumerate() {
+            if slot.state == State::Lent {
+                slot.state = State::Free;
+                tracked.free.push(number as u32);
+                reclaimed += 1;
+            }
+        }
+        tracked.kernel -= reclaimed as u32;
+        reclaimed
+    }
+
+    /// The frame's bytes.
+    #[inline]
+    pub fn bytes(&self, frame: &Frame) -> &[u8] {
+        let tracked = self.tracked(frame.region);
+        assert!(tracked.slots[frame.slot as usize].state == State::Held);
+        // SAFETY: the slot is held, so neither the kernel nor a share of it exists; writers need
+        // `&mut self`.
+        unsafe {
+            tracked
+                .region
+                .bytes(frame.slot, frame.offset as usize, frame.len as usize)
+        }
+    }
+
+    /// The frame's bytes, to change them.
+    #[inline]
+    pub fn bytes_mut(&mut self, frame: &mut Frame) -> &mut [u8] {
+        let tracked = self.tracked_mut(frame.region);
+        assert!(tracked.slots[frame.slot as usize].state == State::Held);
+        // SAFETY: the slot is held, so neither the kernel nor a share of it exists; `&mut self`
+        // excludes every other reference.
+        unsafe {
+            tracked
+                .region
+                .bytes_mut(frame.slot, frame.offset as usize, frame.len as usize)
+        }
+    }
+
+    /// Fills an empty frame. `false`, and the frame stays empty, when it does not fit behind the
+    /// frame's offset.
+    #[inline]
+    pub fn fill(&mut self, frame: &mut Frame, bytes: &[u8]) -> bool {
+        let room = self.region(frame.region).slot_size() - frame.offset as usize;
+        if bytes.len() > room {
+            return false;
+        }
+        frame.len = bytes.len() as u32;
+        self.bytes_mut(frame).copy_from_slice(bytes);
+        true
+    }
+
+    /// Asks the processor for the frame's first cache line.
+    #[inline]
+    pub fn prefetch(&self, frame: &Frame) {
+        self.region(frame.region)
+            .prefetch(frame.slot, frame.offset as usize);
+    }
+
+    /// Begins a batch that was received at `now`: what is staged from here on belongs to it.
+    #[inline]
+    pub fn begin_batch(&mut self, now: u64) {
+        if self.marks[self.mark as usize].out != 0 {
+            self.mark = (self.mark + 1) % MARKS as u16;
+        }
+        // A mark that is still out after MARKS batches loses its residence, not its slots.
+        self.marks[self.mark as usize] = Mark {
+            received: now,
+            out: 0,
+            frames: 0,
+        };
+    }
+
+    /// Batches whose last write was completed since the last call.
+    #[inline]
+    pub fn finished(&mut self) -> impl Iterator<Item = Finished> + '_ {
+        self.finished.drain(..)
+    }
+
+    /// Turns a frame into the first share for a sink. From here on its bytes do not change.
+    #[inline]
+    pub fn stage(&mut self, frame: Frame) -> Staged {
+        let mark = self.mark;
+        let tracked = self.tracked_mut(frame.region);
+        let slot = &mut tracked.slots[frame.slot as usize];
+        assert!(slot.state == State::Held);
+        *slot = Slot {
+            state: State::Out,
+            staged: 1,
+            kernel: 0,
+            mark,
+        };
+        tracked.held -= 1;
+        tracked.staged += 1;
+        let current = &mut self.marks[mark as usize];
+        current.out += 1;
+        current.frames += 1;
+        Staged {
+            region: frame.region,
+            slot: frame.slot,
+            offset: frame.offset,
+            len: frame.len,
+        }
+    }
+
+    /// One more share of a staged frame, for one more sink.
+    ///
+    /// # Panics
+    ///
+    /// When the frame has 255 shares already.
+    #[inline]
+    pub fn share(&mut self, staged: &Staged) -> Staged {
+        let slot = self.out_mut(staged.region, staged.slot);
+        assert!(slot.staged > 0 && slot.staged < u8::MAX - slot.kernel);
+        slot.staged += 1;
+        Staged { ..*staged }
+    }
+
+    /// The bytes of a share.
+    #[inline]
+    pub fn staged_bytes(&self, staged: &Staged) -> &[u8] {
+        let tracked = self.tracked(staged.region);
+        assert!(tracked.slots[staged.slot as usize].staged > 0);
+        // SAFETY: the slot is on its way out: the kernel only reads it, and nothing hands out `&mut`
+        // to a slot that is not held.
+        unsafe {
+            tracked
+                .region
+                .bytes(staged.slot, staged.offset as usize, staged.len as usize)
+        }
+    }
+
+    /// Where a share's bytes are, for a kernel operation.
+    #[inline]
+    pub fn staged_address(&self, staged: &Staged) -> *const u8 {
+        self.region(staged.region)
+            .address(staged.slot, staged.offset as usize)
+    }
+
+    /// Where a lent slot's room begins, and how long it is, for a kernel operation that fills it.
+    #[inline]
+    pub fn lent_room(&self, lent: SlotRef) -> (*mut u8, usize) {
+        let tracked = self.tracked(lent.region);
+        assert!(tracked.slots[lent.slot as usize].state == State::Lent);
+        let region = &tracked.region;
+        (
+            region.address(lent.slot, region.headroom()),
+            region.capacity(),
+        )
+    }
+
+    /// Hands a share to the kernel.
+    #[inline]
+    pub fn submit(&mut self, staged: Staged) -> SlotRef {
+        let slot = self.out_mut(staged.region, staged.slot);
+        slot.staged -= 1;
+        slot.kernel += 1;
+        if slot.staged == 0 {
+            let tracked = self.tracked_mut(staged.region);
+            tracked.staged -= 1;
+            tracked.kernel += 1;
+        }
+        SlotRef {
+            region: staged.region,
+            slot: staged.slot,
+        }
+    }
+
+    /// The kernel has done with a share. The slot is free again when it was the last.
+    ///
+    /// # Panics
+    ///
+    /// When no share of the slot is submitted.
+    #[inline]
+    pub fn complete(&mut self, done: SlotRef) {
+        let slot = self.out_mut(done.region, done.slot);
+        assert!(slot.kernel > 0);
+        slot.kernel -= 1;
+        if slot.kernel == 0 && slot.staged == 0 {
+            self.tracked_mut(done.region).kernel -= 1;
+            self.end(done.region, done.slot);
+        }
+    }
+
+    /// Drops a share that was never submitted.
+    #[inline]
+    pub fn release(&mut self, staged: Staged) {
+        let slot = self.out_mut(staged.region, staged.slot);
+        slot.staged -= 1;
+        let (left, in_kernel) = (slot.staged, slot.kernel);
+        if left == 0 {
+            let tracked = self.tracked_mut(staged.region);
+            tracked.staged -= 1;
+            if in_kernel > 0 {
+                tracked.kernel += 1;
+            } else {
+                self.end(staged.region, staged.slot);
+            }
+        }
+    }
+
+    /// The last share of a slot has ended.
+    #[inline]
+    fn end(&mut self, region: RegionId, number: u32) {
+        let tracked = self.tracked_mut(region);
+        let slot = &mut tracked.slots[number as usize];
+        slot.state = State::Free;
+        let mark = slot.mark as usize;
+        tracked.free.push(number);
+        let batch = &mut self.marks[mark];
+        if batch.out > 0 {
+            batch.out -= 1;
+            if batch.out == 0 && self.finished.len() < self.finished.capacity() {
+                self.finished.push(Finished {
+                    received: batch.received,
+                    frames: std::mem::take(&mut batch.frames),
+                });
+            }
+        }
+    }
+
+    #[inline]
+    fn out_mut(&mut self, region: RegionId, slot: u32) -> &mut Slot {
+        let slot = &mut self.tracked_mut(region).slots[slot as usize];
+        assert!(slot.state == State::Out);
+        slot
+    }
+
+    #[inline]
+    fn tracked(&self, id: RegionId) -> &Tracked {
+        match &self.regions[id.0 as usize] {
+            Some(tracked) => tracked,
+            None => no_region(id),
+        }
+    }
+
+    #[inline]
+    fn tracked_mut(&mut self, id: RegionId) -> &mut Tracked {
+        match &mut self.regions[id.0 as usize] {
+            Some(tracked) => tracked,
+            None => no_region(id),
+        }
+    }
+}
+
+#[cold]
+fn no_region(id: RegionId) -> ! {
+    panic!("region {} is not in this pool", id.0)
+}

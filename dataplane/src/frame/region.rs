@@ -1,0 +1,385 @@
+//! A region: one stretch of frame memory cut into slots of equal size. This file alone turns slot
+//! numbers into addresses.
+
+use std::{alloc::Layout, any::Any, fmt, io, num::NonZeroUsize, ptr::NonNull};
+
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+/// What a configuration asks of a region's memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum HugePages {
+    /// Huge pages where they can be had, else normal ones.
+    #[default]
+    Auto,
+    /// Huge pages, or an error.
+    Require,
+    /// Normal pages.
+    Off,
+}
+
+/// What a region's memory really is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backing {
+    /// Reserved huge pages (`/proc/sys/vm/nr_hugepages`).
+    Huge,
+    /// Pages of the machine's normal size.
+    Normal,
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Backing::Huge => "huge pages",
+            Backing::Normal => "normal pages",
+        })
+    }
+}
+
+/// Why a region could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum RegionError {
+    /// `Require` was asked for and the kernel has too few huge pages.
+    #[error(
+        "no huge pages for {bytes} bytes of frame memory: reserve them (sysctl vm.nr_hugepages={pages}) or set hugepages = \"auto\""
+    )]
+    NoHugePages {
+        /// The region's size.
+        bytes: usize,
+        /// How many pages of 2 MiB that is.
+        pages: usize,
+    },
+    /// The kernel refused the memory.
+    #[error("no memory for a region of {bytes} bytes: {source}; set fewer slots")]
+    Memory {
+        /// The region's size.
+        bytes: usize,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// A stretch of frame memory, divided into slots.
+pub struct Region {
+    base: NonNull<u8>,
+    slot_size: usize,
+    slots: u32,
+    headroom: usize,
+    backing: Backing,
+    /// Unmaps the memory when it is dropped.
+    _owner: Box<dyn Any + Send>,
+}
+
+// SAFETY: a region is plain memory that its owner keeps mapped wherever the value goes; access goes
+// through `&self` and `&mut self`, and the pool lets one token at a time reach a slot.
+unsafe impl Send for Region {}
+
+impl Region {
+    /// The size of the huge pages that regions are rounded to.
+    pub const HUGE_PAGE: usize = 2 << 20;
+
+    /// Maps a region of the worker's own: for every source that is not AF_XDP.
+    ///
+    /// `slot_size` is rounded up to whole cache lines, and with huge pages the number of slots to
+    /// whole pages. `headroom` is where a fresh frame begins within its slot.
+    pub fn map(
+        slots: u32,
+        slot_size: usize,
+        headroom: usize,
+        pages: HugePages,
+    ) -> Result<Self, RegionError> {
+        let slot_size = slot_size.next_multiple_of(64);
+        let wanted = slots as usize * slot_size;
+        let huge = wanted.next_multiple_of(Self::HUGE_PAGE);
+        if pages != HugePages::Off {
+            if let Some(memory) = HugeMemory::new(huge) {
+                return Ok(Self {
+                    base: memory.base,
+                    slot_size,
+                    slots: (huge / slot_size) as u32,
+                    headroom,
+                    backing: Backing::Huge,
+                    _owner: Box::new(memory),
+                });
+            }
+            if pages == HugePages::Require {
+                return Err(RegionError::NoHugePages {
+                    bytes: huge,
+                    pages: huge / Self::HUGE_PAGE,
+                });
+            }
+        }
+        let memory = NormalMemory::new(wanted).map_err(|source| RegionError::Memory {
+            bytes: wanted,
+            source,
+        })?;
+        Ok(Self {
+            base: memory.base,
+            slot_size,
+            slots,
+            headroom,
+            backing: Backing::Normal,
+            _owner: Box::new(memory),
+        })
+    }
+
+    /// Wraps memory that something else mapped, such as a UMEM.
+    ///
+    /// # Safety
+    ///
+    /// `base` must be valid for reads and writes of `slots * slot_size` bytes for as long as `owner`
+    /// is not dropped, and nothing else in this process may touch those bytes.
+    pub unsafe fn from_raw(
+        base: NonNull<u8>,
+        slots: u32,
+        slot_size: usize,
+        headroom: usize,
+        backing: Backing,
+        owner: Box<dyn Any + Send>,
+    ) -> Self {
+        Self {
+            base,
+            slot_size,
+            slots,
+            headroom,
+            backing,
+            _owner: owner,
+        }
+    }
+
+    /// How many slots.
+    pub fn slots(&self) -> u32 {
+        self.slots
+    }
+
+    /// Bytes from one slot to the next.
+    pub fn slot_size(&self) -> usize {
+        self.slot_size
+    }
+
+    /// Where a fresh frame begins within its slot; what stands before is room for headers.
+    pub fn headroom(&self) -> usize {
+        self.headroom
+    }
+
+    /// Bytes that a fresh frame can have.
+    pub fn capacity(&self) -> usize {
+        self.slot_size - self.headroom
+    }
+
+    /// What the memory is.
+    pub fn backing(&self) -> Backing {
+        self.backing
+    }
+
+    /// The whole region, for registration with the kernel: address and length in bytes.
+    pub fn as_raw(&self) -> (*mut u8, usize) {
+        (self.base.as_ptr(), self.slots as usize * self.slot_size)
+    }
+
+    /// The address of a byte in a slot, for the kernel.
+    ///
+    /// # Panics
+    ///
+    /// When the slot or the offset is outside the region.
+    #[inline]
+    pub(crate) fn address(&self, slot: u32, offset: usize) -> *mut u8 {
+        assert!(slot < self.slots && offset <= self.slot_size);
+        // SAFETY: just checked to be inside the region, or one past its last byte.
+        unsafe {
+            self.base
+                .as_ptr()
+                .add(slot as usize * self.slot_size + offset)
+        }
+    }
+
+    /// Bytes of a slot.
+    ///
+    /// # Safety
+    ///
+    /// Neither the kernel nor a `&mut` to the same bytes may write them while the result lives.
+    ///
+    /// # Panics
+    ///
+    /// When the range is outside the slot.
+    #[inline]
+    pub(crate) unsafe fn bytes(&self, slot: u32, offset: usize, len: usize) -> &[u8] {
+        assert!(slot < self.slots && offset <= self.slot_size && len <= self.slot_size - offset);
+        // SAFETY: the range is inside the mapped region (checked above); the caller excludes writers.
+        unsafe {
+            std::slice::from_raw_parts(
+                self.base
+                    .as_ptr()
+                    .add(slot as usize * self.slot_size + offset),
+                len,
+            )
+        }
+    }
+
+    /// Bytes of a slot, to change them.
+    ///
+    /// # Safety
+    ///
+    /// Neither the kernel nor another reference may touch the same bytes while the result lives.
+    ///
+    /// # Panics
+    ///
+    /// When the range is outside the slot.
+    #[inline]
+    pub(crate) unsafe fn bytes_mut(&mut self, slot: u32, offset: usize, len: usize) -> &mut [u8] {
+        assert!(slot < self.slots && offset <= self.slot_size && len <= self.slot_size - offset);
+        // SAFETY: the range is inside the mapped region (checked above); the caller excludes others.
+        unsafe {
+            std::slice::from_raw_parts_mut(
+                self.base
+                    .as_ptr()
+                    .add(slot as usize * self.slot_size + offset),
+                len,
+            )
+        }
+    }
+
+    /// Asks the processor for the first cache line of a frame that will be parsed soon.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32, offset: usize) {
+        let address = self.address(slot, offset);
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a prefetch is a hint without an effect on memory; SSE is part of x86-64.
+        unsafe {
+            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = address;
+    }
+}
+
+impl fmt::Debug for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Region")
+            .field("slots", &self.slots)
+            .field("slot_size", &self.slot_size)
+            .field("headroom", &self.headroom)
+            .field("backing", &self.backing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Memory from hugepage-rs, which maps, reports failure as null and nothing more.
+struct HugeMemory {
+    base: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the value owns its mapping alone; unmapping is allowed from any thread.
+unsafe impl Send for HugeMemory {}
+
+impl HugeMemory {
+    fn new(bytes: usize) -> Option<Self> {
+        // hugepage-rs panics where /proc/meminfo does not name a huge page size.
+        if !std::fs::read_to_string("/proc/meminfo").is_ok_and(|m| m.contains("Hugepagesize:")) {
+            return None;
+        }
+        let layout = Layout::from_size_align(bytes, 4096).ok()?;
+        if bytes == 0 {
+            return None;
+        }
+        // SAFETY: the size is not zero.
+        let base = NonNull::new(unsafe { hugepage_rs::alloc(layout) })?;
+        // A hugetlb mapping reserves its pages when it is made, so that touching them cannot fail;
+        // touching them here keeps the page faults out of the loop.
+        // SAFETY: just mapped with this length, and nobody else knows the address.
+        unsafe { std::ptr::write_bytes(base.as_ptr(), 0, bytes) };
+        Some(Self { base, layout })
+    }
+}
+
+impl Drop for HugeMemory {
+    fn drop(&mut self) {
+        // SAFETY: allocated by hugepage-rs with this very layout, and dropped once.
+        unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) };
+    }
+}
+
+struct NormalMemory {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+// SAFETY: the value owns its mapping alone; unmapping is allowed from any thread.
+unsafe impl Send for NormalMemory {}
+
+impl NormalMemory {
+    fn new(bytes: usize) -> io::Result<Self> {
+        let length = NonZeroUsize::new(bytes)
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no slots"))?;
+        // SAFETY: a new anonymous mapping at an address of the kernel's choice disturbs nothing.
+        let base = unsafe {
+            mmap_anonymous(
+                None,
+                length,
+                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
+                MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE,
+            )
+        }?;
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+        })
+    }
+}
+
+impl Drop for NormalMemory {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new` with this length, unmapped once.
+        let unmapped = unsafe { munmap(self.base.cast(), self.bytes) };
+        debug_assert_eq!(unmapped, Ok(()));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_disjoint_and_keep_what_is_written() {
+        let mut region = Region::map(16, 100, 32, HugePages::Off).expect("normal memory");
+        assert_eq!(region.slot_size(), 128);
+        assert_eq!(region.capacity(), 96);
+        for slot in 0..16 {
+            // SAFETY: no other reference or kernel operation exists in this test.
+            unsafe { region.bytes_mut(slot, 0, 128) }.fill(slot as u8);
+        }
+        for slot in 0..16 {
+            // SAFETY: as above.
+            assert!(
+                unsafe { region.bytes(slot, 0, 128) }
+                    .iter()
+                    .all(|&b| b == slot as u8)
+            );
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "slot < self.slots")]
+    fn a_slot_outside_is_refused() {
+        let region = Region::map(4, 64, 0, HugePages::Off).expect("normal memory");
+        region.address(4, 0);
+    }
+
+    #[test]
+    #[should_panic(expected = "len <= self.slot_size - offset")]
+    fn a_length_past_the_slot_is_refused() {
+        let region = Region::map(4, 64, 0, HugePages::Off).expect("normal memory");
+        // SAFETY: panics before any access.
+        unsafe { region.bytes(0, 60, 5) };
+    }
+
+    #[test]
+    fn auto_says_what_it_got() {
+        let region = Region::map(1024, 2048, 0, HugePages::Auto).expect("some memory");
+        let (_, bytes) = region.as_raw();
+        match region.backing() {
+            Backing::Huge => assert_eq!(bytes % Region::HUGE_PAGE, 0),
+            Backing::Normal => assert_eq!(region.slots(), 1024),
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Traffic generators and benchmarks.
+fn main() {}
