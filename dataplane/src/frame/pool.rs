@@ -472,16 +472,47 @@ impl Pool {
             .address(staged.slot, staged.offset as usize)
     }
 
-    /// Where a lent slot's room begins, and how long it is, for a kernel operation that fills it.
+    /// Where an empty frame's room begins, and how long it is, for a kernel operation that fills it.
     #[inline]
-    pub fn lent_room(&self, lent: SlotRef) -> (*mut u8, usize) {
-        let tracked = self.tracked(lent.region);
-        assert!(tracked.slots[lent.slot as usize].state == State::Lent);
-        let region = &tracked.region;
+    pub fn room(&self, empty: &Frame) -> (*mut u8, usize) {
+        let region = self.region(empty.region);
+        let offset = empty.offset as usize;
         (
-            region.address(lent.slot, region.headroom()),
-            region.capacity(),
+            region.address(empty.slot, offset),
+            region.slot_size() - offset,
         )
+    }
+
+    /// Copies a share's bytes into an empty frame, of this region or another. `false`, and the frame
+    /// stays empty, when they do not fit behind its offset.
+    #[inline]
+    pub fn copy(&mut self, from: &Staged, to: &mut Frame) -> bool {
+        let (room, capacity) = self.room(to);
+        if from.len() > capacity {
+            return false;
+        }
+        assert!(self.tracked(to.region).slots[to.slot as usize].state == State::Held);
+        let bytes = self.staged_bytes(from);
+        // SAFETY: `room` is `capacity` bytes of a slot that is held, so that nothing else reads or
+        // writes it; the source is a slot on its way out, hence another one.
+        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len()) };
+        to.len = from.len;
+        true
+    }
+
+    /// Takes a lent slot back unfilled.
+    ///
+    /// # Panics
+    ///
+    /// When the slot is not lent.
+    #[inline]
+    pub fn reclaim(&mut self, from: SlotRef) {
+        let tracked = self.tracked_mut(from.region);
+        let slot = &mut tracked.slots[from.slot as usize];
+        assert!(slot.state == State::Lent);
+        slot.state = State::Free;
+        tracked.kernel -= 1;
+        tracked.free.push(from.slot);
     }
 
     /// Hands a share to the kernel.

@@ -1,6 +1,8 @@
 //! The tokens that stand for a frame. Neither is `Copy` or `Clone`: whoever holds one owns the slot
 //! behind it, and the pool's functions take it away when the ownership moves on.
 
+use super::SlotRef;
+
 /// A region's place in its worker's pool; also its index among the ring's registered buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RegionId(pub(crate) u8);
@@ -27,6 +29,13 @@ pub struct Staged {
 }
 
 impl Frame {
+    pub(crate) fn slot_ref(&self) -> SlotRef {
+        SlotRef {
+            region: self.region,
+            slot: self.slot,
+        }
+    }
+
     /// The frame's length in bytes, from the first byte of the Ethernet header.
     pub fn len(&self) -> usize {
         self.len as usize
@@ -39,6 +48,13 @@ impl Frame {
 }
 
 impl Staged {
+    pub(crate) fn slot_ref(&self) -> SlotRef {
+        SlotRef {
+            region: self.region,
+            slot: self.slot,
+        }
+    }
+
     /// The frame's length in bytes.
     pub fn len(&self) -> usize {
         self.len as usize

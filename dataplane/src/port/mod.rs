@@ -3,21 +3,34 @@
 //! A worker owns its ports and calls them in turn. A port never waits: it takes what is there, stages
 //! what fits, counts what does not, and says with [`Port::wait`] when it wants to be called again.
 
-use std::{io, sync::Arc};
+pub mod af_xdp;
+pub mod tap;
+
+use std::{os::fd::BorrowedFd, sync::Arc};
 
 use crate::{
-    frame::{Frame, Pool, Staged},
+    frame::{Frame, Pool, RegionId, Staged},
     policy::Reason,
     worker::{
-        counters::PortCounters,
+        counters::{KernelCounters, PortCounters},
         ring::{Completion, Ring},
         wake::Waker,
     },
 };
 
 /// A port's place among the ports of its worker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct PortIndex(pub u16);
+
+/// Where a port stands in its worker, and which of its lives this is. Operations carry both, so that
+/// the completions of a port that went away are not taken for its successor's.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Its index.
+    pub index: PortIndex,
+    /// Counted up, modulo [`Tag::GENERATIONS`], each time the index gets a new port.
+    pub generation: u16,
+}
 
 /// What a port works with: everything of the worker that is not a port.
 #[derive(Debug)]
@@ -34,6 +47,10 @@ pub struct Io {
     pub now: u64,
     /// How many frames of one sink may be staged or in the kernel.
     pub sink_cap: usize,
+    /// The region for every source that does not bring one.
+    pub own_region: Option<RegionId>,
+    /// Set by a port that has a [`Port::failure`] to tell.
+    pub trouble: bool,
 }
 
 impl Io {
@@ -41,6 +58,24 @@ impl Io {
     #[inline]
     pub fn count(&mut self, port: PortIndex) -> &mut PortCounters {
         &mut self.counters[port.0 as usize]
+    }
+
+    /// Queues the write of a share to `fd`. The share comes back when the ring has no room.
+    #[inline]
+    pub fn write(
+        &mut self,
+        fd: BorrowedFd<'_>,
+        place: Place,
+        staged: Staged,
+    ) -> Result<(), Staged> {
+        self.ring.write(&mut self.pool, fd, place, staged)
+    }
+
+    /// Queues a read from `fd` into an empty frame's slot, behind the region's headroom. The frame
+    /// comes back when the ring has no room.
+    #[inline]
+    pub fn read(&mut self, fd: BorrowedFd<'_>, place: Place, empty: Frame) -> Result<(), Frame> {
+        self.ring.read(&mut self.pool, fd, place, empty)
     }
 
     /// Drops a share that a sink cannot take, and counts why.
@@ -69,7 +104,7 @@ pub enum Wait {
 pub trait Port: Send {
     /// Called once, in the worker's thread, before anything else: add regions to the pool, register
     /// files and buffers, park reads.
-    fn attach(&mut self, io: &mut Io, index: PortIndex) -> io::Result<()>;
+    fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure>;
 
     /// Moves at most `budget` frames into `batch`, counting them as received. A frame that cannot be
     /// handed on (too long for a slot) is counted as received and dropped.
@@ -95,12 +130,17 @@ pub trait Port: Send {
         0
     }
 
+    /// What the kernel counts beside us; asked when somebody wants a report.
+    fn kernel(&self) -> Option<KernelCounters> {
+        None
+    }
+
     /// Ends the port: what it holds goes back to the pool, what was on its way is counted as dropped
     /// for `reason`, its region is retired. Completions that still come are not delivered to it.
     fn close(&mut self, io: &mut Io, reason: Reason);
 
-    /// The first thing that ended or hurt this port for good, for the control plane to report. Asked
-    /// when [`Port::wait`] says [`Wait::Done`].
+    /// What ended this port for good, once, for the control plane to report. Asked when the port has
+    /// set [`Io::trouble`].
     fn failure(&mut self) -> Option<PortFailure> {
         None
     }

@@ -1,13 +1,17 @@
 //! The worker's io_uring: the one place where it submits writes and reads, and the one place where it
 //! sleeps. For tests the kernel's part can be played from memory.
 
-use std::{io, os::fd::RawFd, time::Duration};
+use std::{
+    io,
+    os::fd::{AsRawFd, BorrowedFd},
+    time::Duration,
+};
 
 use io_uring::{IoUring, opcode, squeue, types};
 
 use crate::{
-    frame::{MAX_REGIONS, Region, RegionId, SlotRef},
-    port::PortIndex,
+    frame::{Frame, MAX_REGIONS, Pool, Region, RegionId, SlotRef, Staged},
+    port::{Place, PortIndex},
 };
 
 /// What an operation was, to know what its completion means.
@@ -43,6 +47,18 @@ pub struct Tag {
 impl Tag {
     /// Generations wrap at this.
     pub const GENERATIONS: u16 = 1 << 12;
+
+    fn without_slot(op: Op, place: Place) -> Self {
+        Self {
+            op,
+            generation: place.generation,
+            port: place.index,
+            slot: SlotRef {
+                region: RegionId(0),
+                slot: 0,
+            },
+        }
+    }
 
     fn pack(self) -> u64 {
         debug_assert!(self.generation < Self::GENERATIONS && self.port.0 < 1 << 12);
@@ -237,56 +253,79 @@ impl Ring {
         }
     }
 
-    /// Writes `len` bytes of a registered slot to `fd`. `false` when the ring has no room.
-    ///
-    /// # Safety
-    ///
-    /// The bytes must belong to a slot of the tag's region that is submitted (see
-    /// [`Pool::submit`](crate::frame::Pool::submit)) until the completion has been reaped.
+    /// Queues the write of a share to `fd`, and submits the share. It comes back when there is no room.
     #[inline]
-    pub(crate) unsafe fn write(
+    pub(crate) fn write(
         &mut self,
-        fd: RawFd,
-        tag: Tag,
-        from: *const u8,
-        len: usize,
-    ) -> bool {
+        pool: &mut Pool,
+        fd: BorrowedFd<'_>,
+        place: Place,
+        staged: Staged,
+    ) -> Result<(), Staged> {
+        let (address, len) = (pool.staged_address(&staged), staged.len());
+        let tag = Tag {
+            op: Op::Write,
+            generation: place.generation,
+            port: place.index,
+            slot: staged.slot_ref(),
+        };
         let entry = opcode::WriteFixed::new(
-            types::Fd(fd),
-            from,
+            types::Fd(fd.as_raw_fd()),
+            address,
             len as u32,
             u16::from(tag.slot.region.0),
         )
         .build();
-        self.push(entry, tag, from as usize, len)
+        if !self.push(entry, tag, address as usize, len) {
+            return Err(staged);
+        }
+        pool.submit(staged);
+        Ok(())
     }
 
-    /// Reads at most `len` bytes from `fd` into a registered slot. `false` when the ring has no room.
-    ///
-    /// # Safety
-    ///
-    /// The bytes must belong to a slot of the tag's region that is lent (see
-    /// [`Pool::lend`](crate::frame::Pool::lend)) until the completion has been reaped.
+    /// Queues a read from `fd` into an empty frame's slot, and lends the slot. The frame comes back
+    /// when there is no room.
     #[inline]
-    pub(crate) unsafe fn read(&mut self, fd: RawFd, tag: Tag, to: *mut u8, len: usize) -> bool {
-        let entry =
-            opcode::ReadFixed::new(types::Fd(fd), to, len as u32, u16::from(tag.slot.region.0))
-                .build();
-        self.push(entry, tag, to as usize, len)
+    pub(crate) fn read(
+        &mut self,
+        pool: &mut Pool,
+        fd: BorrowedFd<'_>,
+        place: Place,
+        empty: Frame,
+    ) -> Result<(), Frame> {
+        let (address, len) = pool.room(&empty);
+        let tag = Tag {
+            op: Op::Read,
+            generation: place.generation,
+            port: place.index,
+            slot: empty.slot_ref(),
+        };
+        let entry = opcode::ReadFixed::new(
+            types::Fd(fd.as_raw_fd()),
+            address,
+            len as u32,
+            u16::from(tag.slot.region.0),
+        )
+        .build();
+        if !self.push(entry, tag, address as usize, len) {
+            return Err(empty);
+        }
+        pool.lend(empty);
+        Ok(())
     }
 
     /// Completes once `fd` is readable. `false` when the ring has no room.
     #[inline]
-    pub fn poll(&mut self, fd: RawFd, tag: Tag) -> bool {
-        let entry = opcode::PollAdd::new(types::Fd(fd), libc::POLLIN as u32).build();
-        self.push(entry, tag, 0, 0)
+    pub fn poll(&mut self, fd: BorrowedFd<'_>, op: Op, place: Place) -> bool {
+        let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
+        self.push(entry, Tag::without_slot(op, place), 0, 0)
     }
 
     /// Cancels every operation on `fd`; each completes with ECANCELED or its own result.
-    pub fn cancel(&mut self, fd: RawFd, tag: Tag) -> bool {
-        let entry =
-            opcode::AsyncCancel2::new(types::CancelBuilder::fd(types::Fd(fd)).all()).build();
-        self.push(entry, tag, fd as usize, 0)
+    pub fn cancel(&mut self, fd: BorrowedFd<'_>, place: Place) -> bool {
+        let all = types::CancelBuilder::fd(types::Fd(fd.as_raw_fd())).all();
+        let entry = opcode::AsyncCancel2::new(all).build();
+        self.push(entry, Tag::without_slot(Op::Cancel, place), 0, 0)
     }
 
     #[inline]
@@ -294,8 +333,11 @@ impl Ring {
         match &mut self.0 {
             Inner::Kernel(ring) => {
                 let entry = entry.user_data(tag.pack());
-                // SAFETY: the entry's memory stays valid until its completion by the contracts of
-                // `write` and `read`; the other operations refer to no memory.
+                // SAFETY: a read or write refers to a slot of a registered region. The slot is lent or
+                // submitted until the completion is reaped, and the pool gives a region up only when
+                // every slot is free; the other operations refer to no memory. Should the region be
+                // unmapped regardless (the worker unwinds), the kernel still holds the registered
+                // pages themselves.
                 if unsafe { ring.submission().push(&entry) }.is_ok() {
                     return true;
                 }

@@ -1,0 +1,250 @@
+//! A TAP queue, as source and sink, through io_uring from and into registered slots.
+//!
+//! A frame written to the descriptor is *received* by the interface: the kernel runs its receive path
+//! within the write (drivers/net/tun.c, `tun_get_user`), so that a write completes at once and costs
+//! what that path costs. Reads are parked: the kernel fills them as the host sends.
+
+use std::{
+    collections::VecDeque,
+    os::fd::{AsFd, OwnedFd},
+};
+
+use super::{Io, Place, Port, PortFailure, Wait};
+use crate::{
+    frame::{Frame, Staged},
+    policy::Reason,
+    worker::ring::{Completion, Op},
+};
+
+/// An Ethernet header: the kernel answers EINVAL to anything shorter.
+const SHORTEST: usize = 14;
+
+/// Reads that wait in the kernel; 64 do 30 % better than read(2), and stay in order.
+const PARKED: usize = 64;
+
+/// What a TAP port is told when it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct TapOptions {
+    /// The longest frame, Ethernet header and tags included, in bytes.
+    pub max_frame: usize,
+    /// Whether the worker receives from it.
+    pub source: bool,
+}
+
+/// One queue of a TAP device.
+#[derive(Debug)]
+pub struct TapPort {
+    name: String,
+    queue: OwnedFd,
+    options: TapOptions,
+    place: Place,
+    /// Shares that wait for the next flush.
+    staged: VecDeque<Staged>,
+    /// Shares in the kernel.
+    writing: usize,
+    /// Reads in the kernel.
+    parked: usize,
+    /// What finished reads brought, oldest first.
+    arrived: Vec<Frame>,
+    failure: Option<PortFailure>,
+    dead: bool,
+}
+
+impl TapPort {
+    /// A port over an attached queue. The descriptor must be blocking (no O_NONBLOCK), so that
+    /// io_uring parks reads instead of answering EAGAIN.
+    pub fn new(name: impl Into<String>, queue: OwnedFd, options: TapOptions) -> Self {
+        Self {
+            name: name.into(),
+            queue,
+            options,
+            place: Place::default(),
+            staged: VecDeque::new(),
+            writing: 0,
+            parked: 0,
+            arrived: Vec::with_capacity(2 * PARKED),
+            failure: None,
+            dead: false,
+        }
+    }
+
+    fn park(&mut self, io: &mut Io) {
+        let Some(region) = io.own_region else { return };
+        while !self.dead && self.parked + self.arrived.len() < PARKED {
+            let Some(empty) = io.pool.alloc(region) else {
+                return;
+            };
+            if let Err(empty) = io.read(self.queue.as_fd(), self.place, empty) {
+                io.pool.free(empty);
+                return;
+            }
+            self.parked += 1;
+        }
+    }
+
+    fn read_done(&mut self, io: &mut Io, done: Completion) {
+        self.parked -= 1;
+        let slot = done.tag.slot;
+        if done.result > 0 {
+            let headroom = io.pool.region(slot.region).headroom();
+            if let Some(frame) = io.pool.receive(slot, headroom, done.result as usize) {
+                self.arrived.push(frame);
+            }
+            return;
+        }
+        io.pool.reclaim(slot);
+        match -done.result {
+            libc::EAGAIN | libc::EINTR | libc::ECANCELED => {}
+            errno => self.die(io, errno, "read from"),
+        }
+    }
+
+    fn write_done(&mut self, io: &mut Io, done: Completion) {
+        self.writing -= 1;
+        io.pool.complete(done.tag.slot);
+        let tx = &mut io.count(self.place.index).tx;
+        if done.result >= 0 {
+            tx.written(done.result as usize);
+            return;
+        }
+        match -done.result {
+            // IFF_UP is not set; the device is still there.
+            libc::EIO => tx.drop(Reason::LinkDown),
+            errno @ (libc::EBADFD | libc::EBADF | libc::ENODEV) => {
+                tx.drop(Reason::LinkDown);
+                self.die(io, errno, "write to");
+            }
+            _ => tx.drop(Reason::WriteError),
+        }
+    }
+
+    #[cold]
+    fn die(&mut self, io: &mut Io, errno: i32, what: &str) {
+        if !self.dead {
+            io.trouble = true;
+            self.dead = true;
+            self.failure = Some(PortFailure {
+                message: format!(
+                    "cannot {what} {}: {}: the device was removed by someone else; restart to have it again",
+                    self.name,
+                    std::io::Error::from_raw_os_error(errno)
+                ),
+            });
+        }
+    }
+}
+
+impl Port for TapPort {
+    fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
+        self.place = place;
+        self.staged.reserve(io.sink_cap);
+        if self.options.source {
+            self.park(io);
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
+        if self.arrived.is_empty() {
+            return;
+        }
+        let n = budget.min(self.arrived.len());
+        for frame in self.arrived.drain(..n) {
+            let rx = &mut io.counters[self.place.index.0 as usize].rx;
+            rx.receive(frame.len());
+            let reason = if frame.len() > self.options.max_frame {
+                Reason::TooLong
+            } else if frame.len() < SHORTEST {
+                Reason::TooShort
+            } else {
+                batch.push(frame);
+                continue;
+            };
+            rx.dropped.add(reason, 1);
+            io.pool.free(frame);
+        }
+        self.park(io);
+    }
+
+    fn wait(&mut self, io: &mut Io) -> Wait {
+        if !self.arrived.is_empty() {
+            Wait::Ready
+        } else if self.dead {
+            Wait::Done
+        } else {
+            if self.options.source {
+                self.park(io);
+            }
+            Wait::Event
+        }
+    }
+
+    fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
+        let index = self.place.index;
+        io.count(index).tx.offered += frames.len() as u64;
+        for staged in frames.drain(..) {
+            if self.dead {
+                io.refuse(index, staged, Reason::LinkDown);
+            } else if staged.len() > self.options.max_frame {
+                io.refuse(index, staged, Reason::TooLong);
+            } else if staged.len() < SHORTEST {
+                io.refuse(index, staged, Reason::TooShort);
+            } else if self.staged.len() + self.writing >= io.sink_cap {
+                io.refuse(index, staged, Reason::SinkFull);
+            } else {
+                self.staged.push_back(staged);
+            }
+        }
+    }
+
+    fn flush(&mut self, io: &mut Io) {
+        while let Some(staged) = self.staged.pop_front() {
+            if let Err(staged) = io.write(self.queue.as_fd(), self.place, staged) {
+                // The ring has no room: the rest keeps its order and waits for the next turn.
+                self.staged.push_front(staged);
+                return;
+            }
+            self.writing += 1;
+        }
+    }
+
+    fn complete(&mut self, io: &mut Io, completion: Completion) {
+        match completion.tag.op {
+            Op::Read => self.read_done(io, completion),
+            Op::Write => self.write_done(io, completion),
+            Op::Poll | Op::Cancel | Op::Wake => {}
+        }
+    }
+
+    fn in_flight(&self) -> usize {
+        self.staged.len() + self.writing
+    }
+
+    fn close(&mut self, io: &mut Io, reason: Reason) {
+        let index = self.place.index;
+        for staged in self.staged.drain(..) {
+            io.refuse(index, staged, reason);
+        }
+        // Their completions still come and free the slots; they are counted here.
+        io.count(index).tx.dropped.add(reason, self.writing as u64);
+        self.writing = 0;
+        for frame in self.arrived.drain(..) {
+            let rx = &mut io.counters[index.0 as usize].rx;
+            rx.receive(frame.len());
+            rx.dropped.add(reason, 1);
+            io.pool.free(frame);
+        }
+        if self.parked > 0 {
+            io.ring.cancel(self.queue.as_fd(), self.place);
+            // The queue is closed when this port is dropped: the ring must have seen the
+            // cancellation by then.
+            let _ = io.ring.submit();
+            self.parked = 0;
+        }
+        self.dead = true;
+    }
+
+    fn failure(&mut self) -> Option<PortFailure> {
+        self.failure.take()
+    }
+}
