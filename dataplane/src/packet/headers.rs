@@ -47,7 +47,9 @@ pub enum Fault {
 /// The headers of one frame.
 ///
 /// Addresses are numbers in host order; IPv4 stands in the low 32 bits. Fields that the frame does
-/// not have are zero. When [`fault`](Self::fault) is set, the fields behind the faulty header are zero.
+/// not have are zero. When [`fault`](Self::fault) is set, the fields of the faulty header and of those
+/// behind it are zero; what the headers before it said of it (`ethertype`, `network`,
+/// `network_offset`, `protocol`, `transport_offset`) stays.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Headers {
@@ -63,15 +65,17 @@ pub struct Headers {
     pub ethertype: u16,
     /// Offset of the network header from the frame's first byte.
     pub network_offset: u16,
-    /// Offset of the transport header; 0 when there is none (later fragments, ARP, faults before it).
+    /// Offset of the first byte behind the IP headers, whatever the protocol; 0 when there is none
+    /// (later fragments, ARP, faults before it).
     pub transport_offset: u16,
-    /// Offset of the first byte behind the network layer's own length: behind it stands padding.
+    /// Offset of the first byte behind the network layer's own length: behind it stands padding. The
+    /// frame's length for [`Network::Other`].
     pub end: u16,
-    /// The IP protocol behind all extension headers.
+    /// The IP protocol behind all extension headers, and behind an authentication header of IPv4.
     pub protocol: u8,
     /// TCP flags, as on the wire (see [`tcp_flags`]).
     pub tcp_flags: u8,
-    /// ICMP or ICMPv6 type; for ARP the operation's low byte.
+    /// ICMP or ICMPv6 type; for ARP the operation (one above 255 is a fault).
     pub icmp_type: u8,
     /// ICMP or ICMPv6 code.
     pub icmp_code: u8,
@@ -99,18 +103,34 @@ pub mod ethertype {
     pub const VLAN: u16 = 0x8100;
     /// 802.1ad service tag (QinQ).
     pub const QINQ: u16 = 0x88a8;
+    /// The outer tag of QinQ as switches wrote it before 802.1ad.
+    pub const QINQ_OLD: u16 = 0x9100;
 }
 
 /// IP protocol numbers.
 pub mod protocol {
+    /// IPv6 hop-by-hop options.
+    pub const HOP_BY_HOP: u8 = 0;
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
+    /// IPv6 routing header.
+    pub const ROUTING: u8 = 43;
+    /// IPv6 fragment header.
+    pub const FRAGMENT: u8 = 44;
+    /// Encapsulating security payload (RFC 4303): what follows is encrypted.
+    pub const ESP: u8 = 50;
+    /// Authentication header (RFC 4302).
+    pub const AUTHENTICATION: u8 = 51;
     /// ICMPv6.
     pub const ICMPV6: u8 = 58;
+    /// IPv6: nothing follows.
+    pub const NO_NEXT_HEADER: u8 = 59;
+    /// IPv6 destination options.
+    pub const DESTINATION_OPTIONS: u8 = 60;
 }
 
 /// TCP flag bits (RFC 9293, section 3.1).

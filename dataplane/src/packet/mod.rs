@@ -1,5 +1,12 @@
 //! Bytes to headers and back: total, allocation-free, bounded.
+//!
+//! [`parse`] reads a frame's [`Headers`], [`checksum`] sums and finishes.
 
+pub mod checksum;
 mod headers;
+mod parse;
+mod routes;
 
+pub use checksum::finish_partial;
 pub use headers::{Fault, Fragment, Headers, Network, ethertype, protocol, tcp_flags};
+pub use parse::{MAX_EXTENSIONS, MAX_FRAME, MAX_VLAN_TAGS, parse};
