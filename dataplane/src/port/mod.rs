@@ -4,6 +4,7 @@
 //! what fits, counts what does not, and says with [`Port::wait`] when it wants to be called again.
 
 pub mod af_xdp;
+pub mod pcap;
 pub mod tap;
 
 use std::{os::fd::BorrowedFd, sync::Arc};
