@@ -7,6 +7,7 @@
 //! [`packet`] reads its headers, [`policy`] judges them, and a port writes it. [`worker`] is the loop
 //! that does this on one core, [`engine`] the set of workers as a control plane sees it.
 
+pub mod engine;
 pub mod frame;
 pub mod packet;
 pub mod policy;

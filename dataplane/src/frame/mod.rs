@@ -1,5 +1,7 @@
 //! Frame memory: regions of slots, the token that stands for one frame, and the pool with its law.
 
+#[cfg(test)]
+mod law;
 mod pool;
 mod region;
 mod token;

@@ -177,6 +177,11 @@ impl Pool {
         Some((RegionId(id as u8), tracked.region))
     }
 
+    /// Whether a region waits to be collected.
+    pub fn is_retiring(&self) -> bool {
+        self.regions.iter().flatten().any(|r| r.retiring)
+    }
+
     /// The region itself, for its sizes and addresses.
     ///
     /// # Panics

@@ -6,6 +6,8 @@
 
 mod open;
 mod rings;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 

@@ -4,6 +4,9 @@
 //! within the write (drivers/net/tun.c, `tun_get_user`), so that a write completes at once and costs
 //! what that path costs. Reads are parked: the kernel fills them as the host sends.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::VecDeque,
     os::fd::{AsFd, OwnedFd},

@@ -1,0 +1,133 @@
+//! What happens to a batch between its source and its sinks: parse all, judge all, finish checksums,
+//! stage all.
+
+use super::{counters::PipelineCounters, spec::SourceSpec};
+use crate::{
+    frame::{Frame, Staged},
+    packet::{Headers, finish_partial, parse},
+    policy::{Mode, Reader, Verdict, judge},
+    port::{Io, Port, PortIndex},
+};
+
+/// A pipeline as its worker runs it.
+pub(super) struct Pipeline {
+    pub(super) policy: Option<Reader>,
+    pub(super) sinks: Vec<PortIndex>,
+    pub(super) counters: PipelineCounters,
+}
+
+/// Room for one batch, made once.
+pub(super) struct Scratch {
+    headers: Vec<Headers>,
+    verdicts: Vec<Verdict>,
+    forward: Vec<Staged>,
+    shares: Vec<Staged>,
+}
+
+impl Scratch {
+    pub(super) fn new(batch: usize) -> Self {
+        Self {
+            headers: Vec::with_capacity(batch),
+            verdicts: Vec::with_capacity(batch),
+            forward: Vec::with_capacity(batch),
+            shares: Vec::with_capacity(batch),
+        }
+    }
+}
+
+impl Pipeline {
+    /// Takes all of `batch`: each frame is staged on every sink, or freed and counted.
+    pub(super) fn run(
+        &mut self,
+        io: &mut Io,
+        ports: &mut [Option<Box<dyn Port>>],
+        source: SourceSpec,
+        batch: &mut Vec<Frame>,
+        scratch: &mut Scratch,
+    ) {
+        let received = batch.len() as u64;
+        self.counters.received += received;
+        io.pool.begin_batch(io.now);
+
+        // One load a batch: no batch is judged by two generations.
+        let snapshot = self.policy.as_mut().map(|reader| reader.load());
+        let judged = snapshot.is_some_and(|s| s.spec().mode != Mode::Direct);
+        if judged || source.finish_checksums {
+            scratch.headers.clear();
+            scratch
+                .headers
+                .extend(batch.iter().map(|frame| parse(io.pool.bytes(frame))));
+        }
+        scratch.verdicts.clear();
+        scratch.verdicts.resize(batch.len(), Verdict::Forward);
+        match snapshot {
+            Some(snapshot) if judged => {
+                judge(&scratch.headers, snapshot, &mut scratch.verdicts);
+                self.counters.judged += received;
+            }
+            _ => self.counters.unjudged += received,
+        }
+
+        let mut finished = 0;
+        for (i, mut frame) in batch.drain(..).enumerate() {
+            match scratch.verdicts[i] {
+                Verdict::Forward => {
+                    if source.finish_checksums
+                        && finish_partial(io.pool.bytes_mut(&mut frame), &scratch.headers[i])
+                    {
+                        finished += 1;
+                    }
+                    scratch.forward.push(io.pool.stage(frame));
+                }
+                Verdict::Drop(reason) => {
+                    io.pool.free(frame);
+                    self.counters.dropped.add(reason, 1);
+                    io.count(source.port).rx.dropped.add(reason, 1);
+                }
+            }
+        }
+        let forwarded = scratch.forward.len() as u64;
+        self.counters.forwarded += forwarded;
+        let counters = io.count(source.port);
+        counters.rx.forwarded += forwarded;
+        counters.checksums_finished += finished;
+        if forwarded > 0 {
+            self.stage(io, ports, scratch);
+        }
+    }
+
+    /// A share for each sink; the last takes the originals.
+    fn stage(&self, io: &mut Io, ports: &mut [Option<Box<dyn Port>>], scratch: &mut Scratch) {
+        let Some((&last, others)) = self.sinks.split_last() else {
+            for staged in scratch.forward.drain(..) {
+                io.pool.release(staged);
+            }
+            return;
+        };
+        for &sink in others {
+            scratch
+                .shares
+                .extend(scratch.forward.iter().map(|staged| io.pool.share(staged)));
+            offer(io, ports, sink, &mut scratch.shares);
+        }
+        offer(io, ports, last, &mut scratch.forward);
+    }
+}
+
+/// Hands shares to a sink, or counts them where the sink's link is down.
+fn offer(
+    io: &mut Io,
+    ports: &mut [Option<Box<dyn Port>>],
+    sink: PortIndex,
+    frames: &mut Vec<Staged>,
+) {
+    match &mut ports[sink.0 as usize] {
+        Some(port) => port.stage(io, frames),
+        None => {
+            io.count(sink).tx.offered += frames.len() as u64;
+            for staged in frames.drain(..) {
+                io.refuse(sink, staged, crate::policy::Reason::LinkDown);
+            }
+        }
+    }
+}

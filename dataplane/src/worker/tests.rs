@@ -1,0 +1,292 @@
+//! The loop over a played kernel: laws, order of ends, commands.
+
+use std::sync::Mutex;
+
+use nix::sys::eventfd::EventFd;
+
+use super::{spec::PipelineSpec, *};
+use crate::{
+    frame::{HugePages, Staged},
+    policy::{Mode, OnViolation, PolicySpec, Profile, Publisher, Snapshot},
+    port::{Port, PortFailure},
+};
+
+/// A source that brings `left` frames, and a sink that keeps what it gets for `delay` turns.
+struct Scripted {
+    place: Place,
+    left: u64,
+    keeps: std::collections::VecDeque<Staged>,
+    written: Arc<Mutex<Vec<Vec<u8>>>>,
+    stuck: bool,
+}
+
+impl Port for Scripted {
+    fn attach(&mut self, _io: &mut Io, place: Place) -> Result<(), PortFailure> {
+        self.place = place;
+        Ok(())
+    }
+    fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
+        let region = io.own_region.expect("a region");
+        for _ in 0..self.left.min(budget as u64) {
+            let Some(mut frame) = io.pool.alloc(region) else {
+                return;
+            };
+            self.left -= 1;
+            assert!(io.pool.fill(&mut frame, &[self.left as u8; 60]));
+            io.count(self.place.index).rx.receive(60);
+            batch.push(frame);
+        }
+    }
+    fn wait(&mut self, _io: &mut Io) -> Wait {
+        if self.left == 0 {
+            Wait::Done
+        } else {
+            Wait::Ready
+        }
+    }
+    fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
+        io.count(self.place.index).tx.offered += frames.len() as u64;
+        self.keeps.extend(frames.drain(..));
+    }
+    fn flush(&mut self, io: &mut Io) {
+        while !self.stuck
+            && let Some(staged) = self.keeps.pop_front()
+        {
+            let bytes = io.pool.staged_bytes(&staged).to_vec();
+            io.count(self.place.index).tx.written(bytes.len());
+            self.written.lock().expect("one thread").push(bytes);
+            io.pool.release(staged);
+        }
+    }
+    fn in_flight(&self) -> usize {
+        self.keeps.len()
+    }
+    fn close(&mut self, io: &mut Io, reason: Reason) {
+        for staged in self.keeps.drain(..) {
+            io.refuse(self.place.index, staged, reason);
+        }
+    }
+}
+
+struct Bench {
+    worker: Worker,
+    mailbox: Arc<Mailbox>,
+    written: [Arc<Mutex<Vec<Vec<u8>>>>; 2],
+}
+
+/// One source of `frames`, two sinks, and a policy if there are rules.
+fn bench(frames: u64, policy: Option<&mut Publisher>, stuck: bool) -> Bench {
+    let waker = Arc::new(Waker::new().expect("an eventfd"));
+    let notice = Arc::new(EventFd::new().expect("an eventfd"));
+    let mailbox = Arc::new(Mailbox::new(Arc::clone(&waker), notice));
+    let written = [Arc::default(), Arc::default()];
+    let port = |left, written: &Arc<Mutex<Vec<Vec<u8>>>>, stuck| -> Option<Box<dyn Port>> {
+        Some(Box::new(Scripted {
+            place: Place::default(),
+            left,
+            keeps: Default::default(),
+            written: Arc::clone(written),
+            stuck,
+        }))
+    };
+    let spec = WorkerSpec {
+        core: 0,
+        batch: 16,
+        idle: Idle::Adaptive,
+        own: Some(OwnRegion {
+            slots: 128,
+            slot_size: 256,
+            headroom: 64,
+            hugepages: HugePages::Off,
+            shrink: false,
+        }),
+        sink_cap: 64,
+        ports: vec![
+            port(frames, &written[0], false),
+            port(0, &written[0], stuck),
+            port(0, &written[1], false),
+        ],
+        pipelines: vec![PipelineSpec {
+            sources: vec![SourceSpec {
+                port: PortIndex(0),
+                finish_checksums: false,
+            }],
+            policy: policy.map(Publisher::reader),
+            sinks: vec![PortIndex(1), PortIndex(2)],
+        }],
+    };
+    let (worker, _) =
+        Worker::with_ring(spec, Arc::clone(&mailbox), waker, Ring::fake()).expect("starts");
+    Bench {
+        worker,
+        mailbox,
+        written,
+    }
+}
+
+fn deny_all() -> Publisher {
+    let spec = PolicySpec {
+        mode: Mode::Filtered,
+        profile: Profile::Network,
+        on_violation: OnViolation::Drop,
+        arp: false,
+        rules: Vec::new(),
+    };
+    Publisher::new(Snapshot::compile(&spec, 1).expect("compiles"))
+}
+
+impl Bench {
+    fn turns(&mut self, n: usize) {
+        for _ in 0..n {
+            self.worker.turn();
+            self.worker.io.pool.audit().expect("the pool's law");
+            assert_eq!(
+                self.worker.io.pool.total().held,
+                0,
+                "between turns nothing is held"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_sink_gets_every_frame() {
+    let mut b = bench(100, None, false);
+    b.turns(1);
+    assert_eq!(
+        b.worker.io.counters[0].rx.frames, 0,
+        "nothing before it is told to go"
+    );
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    assert!(!b.worker.obey());
+    b.turns(10);
+    let expected: Vec<_> = (0..100u8).rev().map(|i| vec![i; 60]).collect();
+    for sink in &b.written {
+        assert_eq!(*sink.lock().expect("one thread"), expected);
+    }
+    let pipeline = b.worker.pipelines[0].counters;
+    assert_eq!(
+        (pipeline.received, pipeline.unjudged, pipeline.forwarded),
+        (100, 100, 100)
+    );
+    assert_eq!(b.worker.io.counters[0].rx.in_flight(), 0);
+    assert!(b.worker.residence.is_empty() || b.worker.residence.max() > 0);
+}
+
+#[test]
+fn a_finite_source_ends_the_worker_once() {
+    let mut b = bench(10, None, false);
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    b.worker.obey();
+    b.turns(3);
+    assert!(b.worker.arm().is_some(), "it may sleep");
+    b.worker.arm();
+    let finished = std::iter::from_fn(|| b.mailbox.receive())
+        .filter(|m| matches!(m, Message::Finished))
+        .count();
+    assert_eq!(finished, 1);
+}
+
+#[test]
+fn a_stuck_sink_holds_up_no_other_and_no_end() {
+    let mut b = bench(200, None, true);
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    b.worker.obey();
+    b.turns(30);
+    // The scripted sink has no cap: it takes slots until none is left, and the source waits.
+    assert_eq!(b.written[1].lock().expect("one thread").len(), 128);
+    b.worker.arm();
+    assert!(
+        b.mailbox.receive().is_none(),
+        "not finished while frames are on their way"
+    );
+    let report = b.worker.stop();
+    assert_eq!(report.ports[1].tx.dropped.get(Reason::Shutdown), 128);
+    assert_eq!(report.ports[1].tx.in_flight(), 0);
+    assert_eq!(report.pool.free, report.pool.total);
+}
+
+#[test]
+fn a_denied_frame_costs_no_slot_and_is_counted_twice_over() {
+    let mut policy = deny_all();
+    let mut b = bench(50, Some(&mut policy), false);
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    b.worker.obey();
+    b.turns(10);
+    let pipeline = b.worker.pipelines[0].counters;
+    assert_eq!(
+        (
+            pipeline.judged,
+            pipeline.forwarded,
+            pipeline.dropped.total()
+        ),
+        (50, 0, 50)
+    );
+    let rx = b.worker.io.counters[0].rx;
+    assert_eq!((rx.frames, rx.forwarded, rx.dropped.total()), (50, 0, 50));
+}
+
+#[test]
+fn a_port_that_is_away_is_counted_as_link_down_until_it_returns() {
+    let mut b = bench(64, None, false);
+    assert!(
+        b.mailbox
+            .send(Command::Close {
+                port: PortIndex(1),
+                reason: Reason::LinkDown
+            })
+            .is_ok()
+    );
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    b.worker.obey();
+    let Some(Message::Retired(port)) = b.mailbox.receive() else {
+        panic!("the closed port comes back");
+    };
+    b.turns(2);
+    assert_eq!(b.worker.io.counters[1].tx.dropped.get(Reason::LinkDown), 32);
+    assert!(
+        b.mailbox
+            .send(Command::Open {
+                index: PortIndex(1),
+                port
+            })
+            .is_ok()
+    );
+    b.worker.obey();
+    b.turns(2);
+    assert_eq!(b.written[0].lock().expect("one thread").len(), 32);
+    assert_eq!(b.written[1].lock().expect("one thread").len(), 64);
+}
+
+#[test]
+fn a_sleeping_worker_acknowledges_a_new_generation() {
+    let mut policy = deny_all();
+    let mut b = bench(0, Some(&mut policy), false);
+    let spec = policy.current().spec().clone();
+    let generation = policy.publish(Snapshot::compile(&spec, 2).expect("compiles"));
+    assert!(!policy.wait_acknowledged(generation, Duration::from_millis(1)));
+    b.worker.arm();
+    assert!(policy.wait_acknowledged(generation, Duration::from_millis(1)));
+}
+
+#[test]
+fn a_report_is_a_copy_of_everything() {
+    let mut b = bench(20, None, false);
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    b.worker.obey();
+    b.turns(4);
+    assert!(
+        b.mailbox
+            .send(Command::Report(Box::new(Report::blank(3, 1))))
+            .is_ok()
+    );
+    b.worker.obey();
+    let Some(Message::Report(report)) = b.mailbox.receive() else {
+        panic!("a report");
+    };
+    assert_eq!(report.ports[0].rx.frames, 20);
+    assert_eq!(report.pipelines[0].received, 20);
+    assert_eq!(report.up, [true; 3]);
+    assert_eq!(report.pool.free, report.pool.total);
+    assert_eq!(report.residence.len(), b.worker.residence.len());
+}
