@@ -144,3 +144,6 @@ pub(super) fn write_checksum(segment: &mut [u8], field_at: usize, pseudo: u64, p
     };
     segment[field_at..field_at + 2].copy_from_slice(&checksum.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,13 @@
 //! Bytes to headers and back: total, allocation-free, bounded.
 //!
-//! [`parse`] reads a frame's [`Headers`], [`checksum`] sums and finishes.
+//! [`parse`] reads a frame's [`Headers`], [`checksum`] sums and finishes, [`build`] writes frames.
 
+#[cfg(test)]
+mod agreement;
+pub mod build;
 pub mod checksum;
+#[cfg(test)]
+mod described;
 mod headers;
 mod parse;
 mod routes;
