@@ -1,4 +1,5 @@
 //! The control plane of the dataplane: it reads the configuration, owns interfaces, BPF programs and
 //! privileges, composes the engine and answers on the control socket.
 
+pub mod api;
 pub mod stats;

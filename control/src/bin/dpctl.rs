@@ -1,2 +1,330 @@
-//! The control client.
-fn main() {}
+//! `dpctl`: asks a running dataplane, and changes its policies.
+
+use std::{
+    fs,
+    io::{self, IsTerminal, Read, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::mpsc::{self, RecvTimeoutError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use clap::{Args, Parser, Subcommand};
+use control::{
+    api::{
+        client::{Client, ClientError},
+        protocol::{Applied, PolicyText, PortInfo, Request, Stopping},
+        render, rules, socket,
+    },
+    stats::{Stats, check_laws},
+};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+/// How long `stop` waits for the daemon to end.
+const END: Duration = Duration::from_secs(10);
+
+/// Asks a running dataplane, and changes its policies.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dpctl",
+    version,
+    after_help = "Exit codes: 0 done, 1 the dataplane refused (its reason is shown), 2 wrong usage, \
+                  3 no dataplane there."
+)]
+struct Command {
+    /// The control socket [default: the user's own, then /run/dataplane/control.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Counters of ports, pipelines and workers
+    Stats(StatsArgs),
+    /// The ports as they were opened: mode, cores, queues, MTU, who listens
+    Ports {
+        /// JSON instead of a table
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show and change what is allowed
+    #[command(subcommand)]
+    Policy(Policy),
+    /// End the dataplane, and wait until it has ended
+    Stop,
+}
+
+#[derive(Debug, Args)]
+struct StatsArgs {
+    /// JSON instead of tables; with --watch one line a reading
+    #[arg(long)]
+    json: bool,
+    /// Again and again, with rates, every so many seconds, until Ctrl-C
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        num_args = 0..=1,
+        default_missing_value = "1",
+        value_parser = interval
+    )]
+    watch: Option<Duration>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Policy {
+    /// Print a policy's rules, as `replace` takes them
+    Show {
+        /// The policy
+        name: String,
+    },
+    /// Put the rules of a file in the place of a policy's own
+    #[command(after_help = "FILE holds TOML as in dp.toml:\n\n    \
+        allow = [\n      { proto = \"tcp\", to = \"10.0.0.0/8\", ports = \"80,443\", replies = true },\n    ]\n\n\
+        The array alone will do.")]
+    Replace {
+        /// The policy
+        name: String,
+        /// The rules; - is standard input
+        file: PathBuf,
+    },
+    /// Add one rule to a policy
+    #[command(after_help = RULE_HELP)]
+    Allow {
+        /// The policy
+        name: String,
+        /// The rule
+        #[arg(value_parser = rules::inline_table)]
+        rule: String,
+    },
+    /// Take one rule out of a policy
+    #[command(after_help = RULE_HELP)]
+    Remove {
+        /// The policy
+        name: String,
+        /// The rule
+        #[arg(value_parser = rules::inline_table)]
+        rule: String,
+    },
+}
+
+const RULE_HELP: &str = "RULE is a table as in dp.toml or its short form:\n\n    \
+    '{ proto = \"tcp\", to = \"10.0.0.0/8\", ports = \"80,443\", replies = true }'\n    \
+    proto=tcp,to=10.0.0.0/8,ports=80,443,replies\n\n\
+    Fields: proto, from, from_ports, to, ports, icmp, replies. A field left out means any.";
+
+/// Why `dpctl` ends without having done it.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(
+        "cannot read the rules from {path}: {source}; name a readable file, or - for standard input"
+    )]
+    Rules { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error("the dataplane was told to stop but still runs after {} s; see its output", END.as_secs())]
+    StillRuns,
+    #[error("cannot write the answer: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl Failure {
+    fn exit_code(&self) -> u8 {
+        match self {
+            Self::Rules { .. } => 2,
+            Self::Client(ClientError::Refused(_)) | Self::StillRuns | Self::Output(_) => 1,
+            Self::Client(_) => 3,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    match run(command) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever read has read enough.
+        Err(Failure::Output(e)) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+        Err(failure) => {
+            // Not eprintln, which panics when nobody reads that either.
+            let message = render::clean(&failure.to_string());
+            let _ = writeln!(io::stderr(), "dpctl: {message}");
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    // Usage is judged first, whether or not a daemon runs.
+    let replacement = match &command.action {
+        Action::Policy(Policy::Replace { file, .. }) => Some(read_rules(file)?),
+        _ => None,
+    };
+    let paths = match command.socket {
+        Some(path) => vec![path],
+        None => socket::candidates(),
+    };
+    let mut client = Client::connect(&paths)?;
+    let mut out = io::stdout().lock();
+    match command.action {
+        Action::Stats(args) => match args.watch {
+            Some(interval) => watch(client, interval, args.json, &mut out)?,
+            None => {
+                let stats = client.call(&Request::Stats {})?;
+                if args.json {
+                    print_json(&mut out, &stats)?;
+                    warn_of_broken_laws(&stats);
+                } else {
+                    out.write_all(render::stats(&stats, None).as_bytes())?;
+                }
+            }
+        },
+        Action::Ports { json } => {
+            let ports: Vec<PortInfo> = client.call(&Request::Ports {})?;
+            if json {
+                print_json(&mut out, &ports)?;
+            } else {
+                out.write_all(render::ports(&ports).as_bytes())?;
+            }
+        }
+        Action::Policy(Policy::Show { name }) => {
+            let policy: PolicyText = client.call(&Request::PolicyShow { name })?;
+            writeln!(
+                out,
+                "# policy {}, generation {}",
+                render::clean(&policy.name),
+                policy.generation
+            )?;
+            writeln!(out, "{}", policy.rules.trim_end())?;
+        }
+        Action::Policy(Policy::Replace { name, .. }) => {
+            let rules = replacement.unwrap_or_default();
+            let applied = client.call(&Request::PolicyReplace { name, rules })?;
+            print_applied(&mut out, applied)?;
+        }
+        Action::Policy(Policy::Allow { name, rule }) => {
+            let applied = client.call(&Request::PolicyAllow { name, rule })?;
+            print_applied(&mut out, applied)?;
+        }
+        Action::Policy(Policy::Remove { name, rule }) => {
+            let applied = client.call(&Request::PolicyRemove { name, rule })?;
+            print_applied(&mut out, applied)?;
+        }
+        Action::Stop => {
+            let _: Stopping = client.call(&Request::Stop {})?;
+            if !client.wait_for_end(END) {
+                return Err(Failure::StillRuns);
+            }
+            writeln!(out, "stopped")?;
+        }
+    }
+    out.flush()?;
+    Ok(())
+}
+
+/// Prints a reading every `interval` until a signal ends it.
+fn watch(
+    mut client: Client,
+    interval: Duration,
+    json: bool,
+    out: &mut impl Write,
+) -> Result<(), Failure> {
+    let (ending, end) = mpsc::channel();
+    let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
+    thread::spawn(move || {
+        if signals.forever().next().is_some() {
+            let _ = ending.send(());
+        }
+    });
+    let screen = !json && io::stdout().is_terminal();
+    let paths = [client.path().to_owned()];
+    let mut before: Option<Stats> = None;
+    let mut next = Instant::now();
+    loop {
+        let stats: Stats = match client.call(&Request::Stats {}) {
+            // The daemon hangs up on those that say nothing for a minute.
+            Err(ClientError::Lost { .. }) if before.is_some() => {
+                client = Client::connect(&paths)?;
+                client.call(&Request::Stats {})?
+            }
+            answer => answer?,
+        };
+        let mut text = if json {
+            serde_json::to_string(&stats).map_err(io::Error::other)? + "\n"
+        } else {
+            render::stats(&stats, before.as_ref())
+        };
+        if screen {
+            // From the top left, each line cleared to its end, then what is below: nothing flickers,
+            // and there is no mode of the terminal to be put back.
+            text = format!("\x1b[H{}\x1b[J", text.replace('\n', "\x1b[K\n"));
+            if before.is_none() {
+                text.insert_str(0, "\x1b[2J");
+            }
+        } else if !json && before.is_some() {
+            text.insert(0, '\n');
+        }
+        out.write_all(text.as_bytes())?;
+        out.flush()?;
+        if json {
+            warn_of_broken_laws(&stats);
+        }
+        before = Some(stats);
+        next = (next + interval).max(Instant::now());
+        match end.recv_timeout(next.saturating_duration_since(Instant::now())) {
+            Err(RecvTimeoutError::Timeout) => {}
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+        }
+    }
+}
+
+fn read_rules(file: &Path) -> Result<String, Failure> {
+    let text = if file == Path::new("-") {
+        let mut text = String::new();
+        io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        fs::read_to_string(file)
+    };
+    match text {
+        Ok(text) => Ok(rules::document(&text)),
+        Err(source) => Err(Failure::Rules {
+            path: file.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}
+
+fn print_applied(out: &mut impl Write, applied: Applied) -> io::Result<()> {
+    writeln!(
+        out,
+        "generation {}, in force on every worker after {} µs",
+        applied.generation, applied.acknowledged_us
+    )
+}
+
+fn warn_of_broken_laws(stats: &Stats) {
+    if let Err(broken) = check_laws(stats) {
+        let broken = render::clean(&broken);
+        let _ = writeln!(
+            io::stderr(),
+            "dpctl: warning: the counters do not explain every frame: {broken}"
+        );
+    }
+}
+
+/// Seconds between readings: a tenth to a day.
+fn interval(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("give seconds, from 0.1 to 86400".to_owned()),
+    }
+}

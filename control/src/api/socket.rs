@@ -1,0 +1,465 @@
+//! The control socket's place in the file system: where it is by default, how it comes to be there
+//! with the right owner and mode, and how it goes away again.
+
+use std::{
+    env, fs, io,
+    os::{
+        fd::{AsRawFd, OwnedFd},
+        unix::{
+            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+            net::UnixListener,
+        },
+    },
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
+        socket, sockopt::PeerCredentials,
+    },
+    unistd::{Group, chown, getuid},
+};
+
+/// Where the system's daemon listens.
+pub const SYSTEM_SOCKET: &str = "/run/dataplane/control.sock";
+
+/// Connections that wait to be accepted. Each is accepted at once, so few ever wait.
+const BACKLOG: i32 = 64;
+
+/// Why the control socket cannot be there.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// An ordinary user without a runtime directory.
+    #[error(
+        "no place for the control socket: XDG_RUNTIME_DIR is not set and /run/user/{uid} does not \
+         exist; name one with [control] socket = \"PATH\", or for dpctl with --socket PATH"
+    )]
+    NoDefault {
+        /// The user.
+        uid: u32,
+    },
+    /// Another daemon listens there.
+    #[error(
+        "another dataplane is running (pid {pid}) and listens on {path}; stop it with dpctl stop, or \
+         give this one another [control] socket"
+    )]
+    Taken {
+        /// The socket.
+        path: PathBuf,
+        /// The other's process number, or `unknown`.
+        pid: String,
+    },
+    /// Something else has the name.
+    #[error("{path} exists and is no socket; remove it or choose another [control] socket")]
+    NotASocket {
+        /// What is in the way.
+        path: PathBuf,
+    },
+    /// A group that the machine does not know.
+    #[error(
+        "[control] socket_group: there is no group {group:?} on this machine; make it with groupadd \
+         {group} or take the line out"
+    )]
+    NoSuchGroup {
+        /// The group's name.
+        group: String,
+    },
+    /// The socket could not be given to its group.
+    #[error(
+        "[control] socket_group: cannot give {path} to group {group:?}: {source}; run as root, or \
+         name a group that you belong to"
+    )]
+    ChangeGroup {
+        /// The socket.
+        path: PathBuf,
+        /// The group's name.
+        group: String,
+        /// The kernel's answer.
+        source: Errno,
+    },
+    /// A path that does not fit into a socket's address.
+    #[error(
+        "[control] socket: {path} is longer than the 107 bytes that a Unix socket's path may have; \
+         choose a shorter one"
+    )]
+    TooLong {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The file system or the kernel refused.
+    #[error(
+        "[control] socket: cannot {what} {path}: {source}; check its directory, or choose another"
+    )]
+    Refused {
+        /// What was tried.
+        what: &'static str,
+        /// With which path.
+        path: PathBuf,
+        /// The answer.
+        source: io::Error,
+    },
+}
+
+/// Where a daemon of this user listens: [`SYSTEM_SOCKET`] for root, else `dataplane.sock` in the
+/// user's runtime directory. Root of a user namespace is the ordinary user outside.
+pub fn default_path() -> Result<PathBuf, SocketError> {
+    let uid = outer_uid();
+    if uid == 0 {
+        return Ok(SYSTEM_SOCKET.into());
+    }
+    match env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
+        Some(dir) => Ok(Path::new(&dir).join("dataplane.sock")),
+        None => {
+            // Not /tmp: there, anybody could wait under the name that a user's dpctl will trust.
+            let dir = PathBuf::from(format!("/run/user/{uid}"));
+            if dir.is_dir() {
+                Ok(dir.join("dataplane.sock"))
+            } else {
+                Err(SocketError::NoDefault { uid })
+            }
+        }
+    }
+}
+
+/// Where a client looks when it is not told: the user's own daemon, then the system's.
+pub fn candidates() -> Vec<PathBuf> {
+    let system = PathBuf::from(SYSTEM_SOCKET);
+    match default_path() {
+        Ok(own) if own != system => vec![own, system],
+        _ => vec![system],
+    }
+}
+
+/// The user as the machine knows it, also within a user namespace of its own.
+fn outer_uid() -> u32 {
+    let uid = getuid().as_raw();
+    let map = fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    map_uid(&map, uid).unwrap_or(uid)
+}
+
+/// Looks a user up in a `uid_map`: lines of first inner, first outer, count (user_namespaces(7)).
+fn map_uid(map: &str, uid: u32) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut fields = line.split_whitespace().map(|n| n.parse::<u32>().ok());
+        let (inner, outer, count) = (fields.next()??, fields.next()??, fields.next()??);
+        let offset = uid.checked_sub(inner)?;
+        (offset < count).then(|| outer.checked_add(offset))?
+    })
+}
+
+/// A listening control socket. Its file goes with it, unless another has taken its place.
+#[derive(Debug)]
+pub struct ControlSocket {
+    listener: UnixListener,
+    path: PathBuf,
+    file: (u64, u64),
+    made_directory: bool,
+}
+
+impl ControlSocket {
+    /// Listens on `path`, which belongs to the caller and to `group` with mode 0660.
+    ///
+    /// The directory is made (0755) if it is missing. A socket on which nobody listens any more is
+    /// replaced. A name that somebody listens on is refused with that one's process number.
+    pub fn listen(path: &Path, group: Option<&str>) -> Result<Self, SocketError> {
+        let gid = match group {
+            None => None,
+            Some(name) => match Group::from_name(name) {
+                Ok(Some(group)) => Some(group.gid),
+                _ => {
+                    return Err(SocketError::NoSuchGroup {
+                        group: name.to_owned(),
+                    });
+                }
+            },
+        };
+        let address = UnixAddr::new(path).map_err(|_| SocketError::TooLong {
+            path: path.to_owned(),
+        })?;
+        let refused = |what| {
+            move |source: Errno| SocketError::Refused {
+                what,
+                path: path.to_owned(),
+                source: source.into(),
+            }
+        };
+        let made_directory = make_directory(path)?;
+        // Two that start at once must not each take the other's fresh socket for a stale one.
+        let _starting = lock_directory(path)?;
+        remove_stale(path, &address)?;
+
+        let socket = socket(
+            AddressFamily::Unix,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+            None,
+        )
+        .map_err(refused("make"))?;
+        bind(socket.as_raw_fd(), &address).map_err(refused("bind"))?;
+        let metadata = fs::symlink_metadata(path).map_err(io_refused("look at", path))?;
+        let listening = Self {
+            listener: UnixListener::from(socket),
+            path: path.to_owned(),
+            file: (metadata.dev(), metadata.ino()),
+            made_directory,
+        };
+        // Nobody can connect before `listen`, so there is no moment with the wrong owner or mode.
+        if let (Some(gid), Some(group)) = (gid, group) {
+            chown(path, None, Some(gid)).map_err(|source| SocketError::ChangeGroup {
+                path: path.to_owned(),
+                group: group.to_owned(),
+                source,
+            })?;
+        }
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+            .map_err(io_refused("set the mode of", path))?;
+        let backlog = Backlog::new(BACKLOG).map_err(refused("listen on"))?;
+        listen(&listening.listener, backlog).map_err(refused("listen on"))?;
+        Ok(listening)
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The socket to accept from; it does not block.
+    pub fn listener(&self) -> &UnixListener {
+        &self.listener
+    }
+}
+
+impl Drop for ControlSocket {
+    fn drop(&mut self) {
+        let ours = fs::symlink_metadata(&self.path)
+            .is_ok_and(|metadata| (metadata.dev(), metadata.ino()) == self.file);
+        if ours {
+            // It may be gone already; there is nobody left to tell.
+            let _ = fs::remove_file(&self.path);
+        }
+        if self.made_directory
+            && let Some(directory) = self.path.parent()
+        {
+            // Fails, as it should, when somebody else put something there.
+            let _ = fs::remove_dir(directory);
+        }
+    }
+}
+
+fn io_refused<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> SocketError + 'a {
+    move |source| SocketError::Refused {
+        what,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// The directory of a socket; a bare file name is in the working directory.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Makes the socket's directory, but not that directory's own. Answers whether it was missing.
+fn make_directory(path: &Path) -> Result<bool, SocketError> {
+    let directory = directory(path);
+    match fs::DirBuilder::new().mode(0o755).create(directory) {
+        Ok(()) => {
+            // Whatever the caller's umask: the socket's own mode says who may speak.
+            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
+                .map_err(io_refused("set the mode of", directory))?;
+            Ok(true)
+        }
+        Err(_) if directory.is_dir() => Ok(false),
+        Err(source) => Err(io_refused("make the directory", directory)(source)),
+    }
+}
+
+/// Locks the socket's directory against others that start. One that keeps the lock for long is no
+/// dataplane, and is not waited for: the lock only orders those that play along.
+fn lock_directory(path: &Path) -> Result<Option<Flock<OwnedFd>>, SocketError> {
+    let directory = directory(path);
+    let mut file: OwnedFd = fs::File::open(directory)
+        .map_err(io_refused("open the directory", directory))?
+        .into();
+    for _ in 0..50 {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Some(lock)),
+            Err((back, _)) => file = back,
+        }
+        thread::sleep(Duration::from_millis(10));
+    }
+    Ok(None)
+}
+
+/// Removes a socket that nobody listens on; refuses anything else that has its name.
+fn remove_stale(path: &Path, address: &UnixAddr) -> Result<(), SocketError> {
+    match fs::symlink_metadata(path) {
+        Err(source) if source.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(io_refused("look at", path)(source)),
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(SocketError::NotASocket {
+                path: path.to_owned(),
+            });
+        }
+        Ok(_) => {}
+    }
+    let probe = socket(
+        AddressFamily::Unix,
+        SockType::Stream,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+        None,
+    )
+    .map_err(|source| io_refused("probe", path)(source.into()))?;
+    let taken = |pid: String| {
+        Err(SocketError::Taken {
+            path: path.to_owned(),
+            pid,
+        })
+    };
+    match connect(probe.as_raw_fd(), address) {
+        Ok(()) => match getsockopt(&probe, PeerCredentials) {
+            Ok(peer) => taken(peer.pid().to_string()),
+            Err(_) => taken("unknown".to_owned()),
+        },
+        // It listens, with more callers waiting than it accepts.
+        Err(Errno::EAGAIN) => taken("unknown".to_owned()),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(Errno::ECONNREFUSED) => {
+            fs::remove_file(path).map_err(io_refused("remove the stale socket", path))
+        }
+        // Another kind of socket: EPROTOTYPE. No right to it: EACCES.
+        Err(source) => Err(io_refused("replace", path)(source.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use nix::unistd::{getgid, getpid};
+
+    use super::*;
+
+    #[test]
+    fn a_socket_has_mode_0660_and_goes_with_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("run/control.sock");
+        let own_group = Group::from_gid(getgid()).unwrap().map(|group| group.name);
+        let socket = ControlSocket::listen(&path, own_group.as_deref()).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&path), 0o660);
+        assert_eq!(mode(path.parent().unwrap()), 0o755);
+        assert_eq!(fs::metadata(&path).unwrap().gid(), getgid().as_raw());
+        drop(socket);
+        assert!(!path.exists());
+        assert!(!path.parent().unwrap().exists());
+        assert!(dir.path().exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        assert!(path.exists());
+        let _socket = ControlSocket::listen(&path, None).unwrap();
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn what_is_in_use_is_refused_with_the_remedy() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let _live = ControlSocket::listen(&at("live"), None).unwrap();
+        let _datagram = UnixDatagram::bind(at("datagram")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("live"), at("link")).unwrap();
+        let cases = [
+            (
+                at("live"),
+                None,
+                format!("another dataplane is running (pid {})", getpid()),
+            ),
+            (at("live"), None, "another [control] socket".to_owned()),
+            (at("file"), None, "is no socket; remove it".to_owned()),
+            (at("link"), None, "is no socket; remove it".to_owned()),
+            (at("datagram"), None, "cannot replace".to_owned()),
+            (
+                at("file/control.sock"),
+                None,
+                "check its directory".to_owned(),
+            ),
+            (
+                at("a/b/control.sock"),
+                None,
+                "cannot make the directory".to_owned(),
+            ),
+            (at(&"x".repeat(108)), None, "107 bytes".to_owned()),
+            (
+                at("new"),
+                Some("no-such-group"),
+                "socket_group: there is no group".to_owned(),
+            ),
+        ];
+        for (path, group, expected) in cases {
+            let message = ControlSocket::listen(&path, group).unwrap_err().to_string();
+            assert!(message.contains(&expected), "{message}");
+            assert!(!message.contains('\n'), "{message}");
+        }
+        assert!(!at("new").exists());
+        UnixStream::connect(at("live")).unwrap();
+        assert_eq!(fs::read(at("file")).unwrap(), b"");
+    }
+
+    #[test]
+    fn a_successor_keeps_its_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        let first = ControlSocket::listen(&path, None).unwrap();
+        fs::remove_file(&path).unwrap();
+        let second = ControlSocket::listen(&path, None).unwrap();
+        drop(first);
+        UnixStream::connect(&path).unwrap();
+        drop(second);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn of_many_that_start_at_once_one_wins() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("control.sock");
+        drop(UnixListener::bind(&path).unwrap());
+        let started: Vec<_> = thread::scope(|scope| {
+            let all: Vec<_> = (0..8)
+                .map(|_| scope.spawn(|| ControlSocket::listen(&path, None)))
+                .collect();
+            all.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        assert_eq!(started.iter().filter(|s| s.is_ok()).count(), 1);
+        UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn users_are_looked_up_in_their_map() {
+        let cases = [
+            ("         0          0 4294967295\n", 1000, Some(1000)),
+            ("0 1000 1\n", 0, Some(1000)),
+            ("0 1000 1\n1 100000 65536\n", 7, Some(100_006)),
+            ("0 1000 1\n", 7, None),
+            ("", 7, None),
+            ("garbage\n5", 7, None),
+            ("0 4294967295 9\n", 8, None),
+        ];
+        for (map, uid, outer) in cases {
+            assert_eq!(map_uid(map, uid), outer, "{map:?} {uid}");
+        }
+    }
+}
