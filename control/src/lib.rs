@@ -4,3 +4,5 @@
 pub mod api;
 pub mod stats;
 pub mod config;
+pub mod kernel;
+pub mod link;

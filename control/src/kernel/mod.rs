@@ -1,0 +1,1 @@
+//! BPF programs: loaded into the kernel, attached by links that end with their owner, and asked about.

@@ -1,0 +1,19 @@
+//! Links as the kernel has them: looked up, made, watched, set right and put back, each in the network
+//! namespace it lives in.
+//!
+//! [`netns`] is how work gets into a namespace, [`netlink`] how a link is asked about and changed; the
+//! others build on these two. Everything that is made or changed here has an owner that undoes it when it
+//! is dropped.
+
+pub mod listeners;
+pub mod monitor;
+pub mod netlink;
+pub mod netns;
+pub mod offloads;
+pub mod tap;
+
+pub use netns::NetNs;
+
+/// The kernel's limit for the name of an interface, without the terminating zero (IFNAMSIZ - 1,
+/// include/uapi/linux/if.h).
+pub const NAME_MAX: usize = 15;
