@@ -1,1 +1,358 @@
-//! x
+//! Watches the links of a namespace: what comes, goes, is renamed, or changes between up and down.
+//!
+//! The kernel's multicasts are compared with what was known, so that a caller hears of changes alone. When
+//! the socket overflowed (ENOBUFS) the links are listed anew and compared: an event can be late or merged
+//! with another, but none is lost.
+
+use std::{
+    collections::HashMap,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+};
+
+use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::{AddressFamily, RouteNetlinkMessage};
+use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+
+use super::{
+    netlink::{Link, Netlink, NetlinkError, messages},
+    netns::{NetNs, in_netns},
+};
+
+/// RTNLGRP_LINK (include/uapi/linux/rtnetlink.h).
+const GROUP_LINK: u32 = 1;
+/// Room for a burst of some thousand messages; the kernel caps it at net.core.rmem_max.
+const RECEIVE_BUFFER: u32 = 4 << 20;
+const DATAGRAM: usize = 64 * 1024;
+
+/// What happened to a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It was made, or moved into the namespace.
+    New,
+    /// Its name, or whether it can carry frames, is another one.
+    Changed,
+    /// It was removed, or moved out of the namespace.
+    Gone,
+}
+
+/// A change of one link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkEvent {
+    /// What happened.
+    pub change: Change,
+    /// Which link.
+    pub ifindex: u32,
+    /// Its name now, or when it went.
+    pub name: String,
+    /// IFF_UP and IFF_RUNNING: it can carry frames. `false` when it is gone.
+    pub up: bool,
+}
+
+/// What is known of the links, by index.
+#[derive(Debug, Default)]
+struct Known(HashMap<u32, (String, bool)>);
+
+impl Known {
+    fn seen(&mut self, ifindex: u32, name: &str, up: bool) -> Option<LinkEvent> {
+        let change = match self.0.get(&ifindex) {
+            None => Change::New,
+            Some((known, was_up)) if known != name || *was_up != up => Change::Changed,
+            Some(_) => return None,
+        };
+        self.0.insert(ifindex, (name.into(), up));
+        Some(LinkEvent {
+            change,
+            ifindex,
+            name: name.into(),
+            up,
+        })
+    }
+
+    fn gone(&mut self, ifindex: u32) -> Option<LinkEvent> {
+        let (name, _) = self.0.remove(&ifindex)?;
+        Some(LinkEvent {
+            change: Change::Gone,
+            ifindex,
+            name,
+            up: false,
+        })
+    }
+
+    /// Takes a complete list: what is not on it is gone.
+    fn all(&mut self, links: &[Link], events: &mut Vec<LinkEvent>) {
+        let mut missing: Vec<u32> = self
+            .0
+            .keys()
+            .copied()
+            .filter(|&known| links.iter().all(|link| link.ifindex != known))
+            .collect();
+        missing.sort_unstable();
+        events.extend(missing.into_iter().filter_map(|ifindex| self.gone(ifindex)));
+        events.extend(
+            links
+                .iter()
+                .filter_map(|link| self.seen(link.ifindex, &link.name, link.up)),
+        );
+    }
+
+    /// Takes one multicast.
+    fn message(&mut self, message: &RouteNetlinkMessage) -> Option<LinkEvent> {
+        match message {
+            // Bridges and wireless cards send messages of their own families about a link: that it left the
+            // bridge comes as a DELLINK, too.
+            RouteNetlinkMessage::NewLink(m) | RouteNetlinkMessage::DelLink(m)
+                if m.header.interface_family != AddressFamily::Unspec =>
+            {
+                None
+            }
+            RouteNetlinkMessage::NewLink(message) => {
+                let link = Link::from_message(message);
+                self.seen(link.ifindex, &link.name, link.up)
+            }
+            RouteNetlinkMessage::DelLink(message) => self.gone(message.header.index),
+            _ => None,
+        }
+    }
+}
+
+/// The changes of all links of one namespace, from the moment it is opened. Readable (poll(2)) when there
+/// may be some.
+#[derive(Debug)]
+pub struct LinkMonitor {
+    socket: Socket,
+    netlink: Netlink,
+    known: Known,
+}
+
+impl LinkMonitor {
+    /// Opens the monitor in `ns`. The links that are there already cause no event; [`LinkMonitor::is_up`]
+    /// knows them.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered, or the kernel cannot be asked.
+    pub fn open(ns: &NetNs) -> Result<Self, NetlinkError> {
+        let socket = in_netns(ns, || {
+            let mut socket = Socket::new(NETLINK_ROUTE)?;
+            socket.bind_auto()?;
+            // A wish: a smaller buffer overflows sooner, and that is handled.
+            let _ = socket.set_rx_buf_sz(RECEIVE_BUFFER);
+            socket.set_non_blocking(true)?;
+            socket.add_membership(GROUP_LINK)?;
+            Ok(socket)
+        })?
+        .map_err(|error| NetlinkError::Open {
+            ns: ns.clone(),
+            error,
+        })?;
+        // Only now that changes are heard of is it asked what there is.
+        let mut monitor = Self {
+            socket,
+            netlink: Netlink::open(ns)?,
+            known: Known::default(),
+        };
+        monitor.resync(&mut Vec::new())?;
+        Ok(monitor)
+    }
+
+    /// Whether the link was there and could carry frames when last heard of.
+    pub fn is_up(&self, ifindex: u32) -> bool {
+        self.known.0.get(&ifindex).is_some_and(|(_, up)| *up)
+    }
+
+    /// The changes since the last call, in their order. Does not wait.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be asked; the next call tries again.
+    pub fn read_events(&mut self) -> Result<Vec<LinkEvent>, NetlinkError> {
+        let mut events = Vec::new();
+        let mut buffer = vec![0; DATAGRAM];
+        loop {
+            match self.socket.recv(&mut &mut buffer[..], 0) {
+                Ok(length) => {
+                    if !self.datagram(&buffer[..length], &mut events) {
+                        self.resync(&mut events)?;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(events),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {
+                    self.drain(&mut buffer);
+                    self.resync(&mut events)?;
+                }
+                Err(error) => {
+                    return Err(NetlinkError::Request {
+                        ns: self.netlink.ns().clone(),
+                        what: "watch the interfaces".into(),
+                        error,
+                        message: None,
+                    });
+                }
+            }
+        }
+    }
+
+    /// `false` when a message was not understood: it may have been about anything.
+    fn datagram(&mut self, datagram: &[u8], events: &mut Vec<LinkEvent>) -> bool {
+        for message in messages(datagram) {
+            let Ok((_, bytes)) = message else {
+                return false;
+            };
+            let Ok(message) = NetlinkMessage::<RouteNetlinkMessage>::deserialize(bytes) else {
+                return false;
+            };
+            if let NetlinkPayload::InnerMessage(message) = message.payload {
+                events.extend(self.known.message(&message));
+            }
+        }
+        true
+    }
+
+    /// Throws away what is queued: it is older than the list that is asked for next.
+    fn drain(&self, buffer: &mut [u8]) {
+        loop {
+            match self.socket.recv(&mut &mut buffer[..], 0) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn resync(&mut self, events: &mut Vec<LinkEvent>) -> Result<(), NetlinkError> {
+        let links = self.netlink.links()?;
+        self.known.all(&links, events);
+        Ok(())
+    }
+}
+
+impl AsFd for LinkMonitor {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for LinkMonitor {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
+
+    use super::*;
+
+    fn message(ifindex: u32, name: &str, flags: LinkFlags) -> LinkMessage {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        message.header.flags = flags;
+        message.attributes.push(LinkAttribute::IfName(name.into()));
+        message
+    }
+
+    fn event(change: Change, ifindex: u32, name: &str, up: bool) -> LinkEvent {
+        LinkEvent {
+            change,
+            ifindex,
+            name: name.into(),
+            up,
+        }
+    }
+
+    #[test]
+    fn only_what_is_another_than_before_is_an_event() {
+        use RouteNetlinkMessage::{DelLink, NewLink};
+        let running = LinkFlags::Up | LinkFlags::Running;
+        let mut of_bridge = message(7, "a", running);
+        of_bridge.header.interface_family = AddressFamily::Bridge;
+        let mut known = Known::default();
+        for (case, input, expected) in [
+            (
+                "made",
+                NewLink(message(7, "a", LinkFlags::empty())),
+                Some(event(Change::New, 7, "a", false)),
+            ),
+            (
+                "again the same",
+                NewLink(message(7, "a", LinkFlags::empty())),
+                None,
+            ),
+            (
+                "up without carrier",
+                NewLink(message(7, "a", LinkFlags::Up)),
+                None,
+            ),
+            (
+                "carrier",
+                NewLink(message(7, "a", running)),
+                Some(event(Change::Changed, 7, "a", true)),
+            ),
+            (
+                "renamed",
+                NewLink(message(7, "b", running)),
+                Some(event(Change::Changed, 7, "b", true)),
+            ),
+            ("left a bridge", DelLink(of_bridge), None),
+            (
+                "carrier lost",
+                NewLink(message(7, "b", LinkFlags::Up)),
+                Some(event(Change::Changed, 7, "b", false)),
+            ),
+            (
+                "removed",
+                DelLink(message(7, "b", LinkFlags::empty())),
+                Some(event(Change::Gone, 7, "b", false)),
+            ),
+            (
+                "removed, unknown",
+                DelLink(message(7, "b", LinkFlags::empty())),
+                None,
+            ),
+        ] {
+            assert_eq!(known.message(&input), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_complete_list_says_what_was_missed() {
+        let link = |ifindex, name: &str, up| {
+            let flags = if up {
+                LinkFlags::Up | LinkFlags::Running
+            } else {
+                LinkFlags::empty()
+            };
+            Link::from_message(&message(ifindex, name, flags))
+        };
+        let mut known = Known::default();
+        let mut events = Vec::new();
+        known.all(
+            &[link(1, "lo", true), link(2, "a", true), link(3, "b", true)],
+            &mut events,
+        );
+        assert_eq!(events.len(), 3);
+        events.clear();
+        known.all(
+            &[link(1, "lo", true), link(3, "b", false), link(4, "a", true)],
+            &mut events,
+        );
+        assert_eq!(
+            events,
+            [
+                event(Change::Gone, 2, "a", false),
+                event(Change::Changed, 3, "b", false),
+                event(Change::New, 4, "a", true),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_has_happened_to_the_loopback() {
+        let mut monitor = LinkMonitor::open(&NetNs::own()).unwrap();
+        let events = monitor.read_events().unwrap();
+        assert!(events.iter().all(|event| event.name != "lo"), "{events:?}");
+    }
+}

@@ -27,7 +27,9 @@ const DATAGRAM: usize = 64 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
     /// The socket could not be made.
-    #[error("{ns}: cannot open a netlink socket: {error}; check that the process may open sockets of AF_NETLINK")]
+    #[error(
+        "{ns}: cannot open a netlink socket: {error}; check that the process may open sockets of AF_NETLINK"
+    )]
     Open {
         /// The namespace.
         ns: NetNs,
@@ -69,7 +71,9 @@ fn remedy(error: &io::Error) -> &'static str {
     match error.raw_os_error() {
         Some(libc::EPERM) => "this needs CAP_NET_ADMIN in that namespace: run as root",
         Some(libc::ENODEV) => "the interface is gone: check ip link",
-        Some(libc::EINVAL | libc::ERANGE) => "the interface does not take this value: see ip -details link",
+        Some(libc::EINVAL | libc::ERANGE) => {
+            "the interface does not take this value: see ip -details link"
+        }
         _ => "see ip -details link",
     }
 }
@@ -278,7 +282,11 @@ impl Netlink {
         self.link(message, format!("look up interface number {ifindex}"))
     }
 
-    fn link(&mut self, mut message: LinkMessage, what: String) -> Result<Option<Link>, NetlinkError> {
+    fn link(
+        &mut self,
+        mut message: LinkMessage,
+        what: String,
+    ) -> Result<Option<Link>, NetlinkError> {
         message
             .attributes
             .push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
@@ -319,9 +327,18 @@ impl Netlink {
     ///
     /// Without CAP_NET_ADMIN, or when the driver refuses.
     pub fn set_up(&mut self, ifindex: u32, up: bool) -> Result<(), NetlinkError> {
-        let flags = if up { LinkFlags::Up } else { LinkFlags::empty() };
+        let flags = if up {
+            LinkFlags::Up
+        } else {
+            LinkFlags::empty()
+        };
         let what = if up { "up" } else { "down" };
-        self.set_flags(ifindex, LinkFlags::Up, flags, &format!("take interface number {ifindex} {what}"))
+        self.set_flags(
+            ifindex,
+            LinkFlags::Up,
+            flags,
+            &format!("take interface number {ifindex} {what}"),
+        )
     }
 
     /// Makes the link neither ask nor answer ARP (IFF_NOARP), or the opposite.
@@ -330,8 +347,17 @@ impl Netlink {
     ///
     /// Without CAP_NET_ADMIN.
     pub fn set_noarp(&mut self, ifindex: u32, noarp: bool) -> Result<(), NetlinkError> {
-        let flags = if noarp { LinkFlags::Noarp } else { LinkFlags::empty() };
-        self.set_flags(ifindex, LinkFlags::Noarp, flags, &format!("switch ARP of interface number {ifindex}"))
+        let flags = if noarp {
+            LinkFlags::Noarp
+        } else {
+            LinkFlags::empty()
+        };
+        self.set_flags(
+            ifindex,
+            LinkFlags::Noarp,
+            flags,
+            &format!("switch ARP of interface number {ifindex}"),
+        )
     }
 
     fn set_flags(
@@ -357,7 +383,10 @@ impl Netlink {
         let mut message = LinkMessage::default();
         message.header.index = ifindex;
         message.attributes.push(LinkAttribute::Mtu(mtu));
-        self.set(message, &format!("set the MTU of interface number {ifindex} to {mtu}"))
+        self.set(
+            message,
+            &format!("set the MTU of interface number {ifindex} to {mtu}"),
+        )
     }
 
     /// Lets the kernel give the link no IPv6 address of its own (`addrgenmode none`).
@@ -370,10 +399,13 @@ impl Netlink {
         message.header.index = ifindex;
         message
             .attributes
-            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(vec![
-                AfSpecInet6::AddrGenMode(In6AddrGenMode::None),
-            ])]));
-        self.set(message, &format!("switch off IPv6 addresses of interface number {ifindex}"))
+            .push(LinkAttribute::AfSpecUnspec(vec![AfSpecUnspec::Inet6(
+                vec![AfSpecInet6::AddrGenMode(In6AddrGenMode::None)],
+            )]));
+        self.set(
+            message,
+            &format!("switch off IPv6 addresses of interface number {ifindex}"),
+        )
     }
 
     /// Renames and the like: RTM_SETLINK as it is, `what` for the message of a refusal.
@@ -399,13 +431,18 @@ impl Netlink {
             .push(NsidAttribute::Fd(fd.as_raw_fd() as u32));
         let replies = self
             .request(RouteNetlinkMessage::GetNsId(message), 0)
-            .map_err(|failure| failure.during(&self.ns, format!("ask for the number of {other}")))?;
+            .map_err(|failure| {
+                failure.during(&self.ns, format!("ask for the number of {other}"))
+            })?;
         Ok(replies.iter().find_map(|reply| match reply {
             RouteNetlinkMessage::NewNsId(message) => {
-                message.attributes.iter().find_map(|attribute| match attribute {
-                    NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                    _ => None,
-                })
+                message
+                    .attributes
+                    .iter()
+                    .find_map(|attribute| match attribute {
+                        NsidAttribute::Id(id) if *id >= 0 => Some(*id),
+                        _ => None,
+                    })
             }
             _ => None,
         }))
@@ -575,8 +612,14 @@ mod tests {
         let mut netlink = Netlink::open(&NetNs::own()).unwrap();
         let error = netlink.set_up(0x7fff_fffe, true).unwrap_err();
         let message = error.to_string();
-        assert!(matches!(error.errno(), Some(libc::ENODEV | libc::EPERM)), "{message}");
-        assert!(message.contains("take interface number 2147483646 up"), "{message}");
+        assert!(
+            matches!(error.errno(), Some(libc::ENODEV | libc::EPERM)),
+            "{message}"
+        );
+        assert!(
+            message.contains("take interface number 2147483646 up"),
+            "{message}"
+        );
     }
 
     #[test]
@@ -589,8 +632,18 @@ mod tests {
         for (case, datagram, good, cut_short) in [
             ("empty", vec![], 0, false),
             ("one", message(16, 16), 1, false),
-            ("two, the first padded", [message(18, 20), message(16, 16)].concat(), 2, false),
-            ("second cut short", [message(16, 16), message(32, 16)].concat(), 1, true),
+            (
+                "two, the first padded",
+                [message(18, 20), message(16, 16)].concat(),
+                2,
+                false,
+            ),
+            (
+                "second cut short",
+                [message(16, 16), message(32, 16)].concat(),
+                1,
+                true,
+            ),
             ("length below a header", message(4, 16), 0, true),
             ("half a header", vec![16, 0, 0, 0, 0], 0, true),
         ] {
@@ -609,7 +662,10 @@ mod tests {
         let mut error = ErrorMessage::default();
         error.code = NonZeroI32::new(-libc::EINVAL);
         error.header = header;
-        assert_eq!(extended_message(ACK_TLVS, &error).as_deref(), Some("no way"));
+        assert_eq!(
+            extended_message(ACK_TLVS, &error).as_deref(),
+            Some("no way")
+        );
         assert_eq!(extended_message(0, &error), None);
         for cut in 0..error.header.len() {
             let mut short = error.clone();

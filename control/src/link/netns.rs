@@ -57,7 +57,9 @@ pub enum NetNsError {
         error: io::Error,
     },
     /// No thread could be started or pinned.
-    #[error("cannot run a thread for work in {ns}: {error}; check the limits on threads (ulimit -u)")]
+    #[error(
+        "cannot run a thread for work in {ns}: {error}; check the limits on threads (ulimit -u)"
+    )]
     Thread {
         /// The namespace.
         ns: NetNs,
@@ -65,7 +67,9 @@ pub enum NetNsError {
         error: io::Error,
     },
     /// The core that memory was to be allocated on is not available.
-    #[error("cannot run on core {core} for work in {ns}: it is offline or not in this process's set; choose other cores")]
+    #[error(
+        "cannot run on core {core} for work in {ns}: it is offline or not in this process's set; choose other cores"
+    )]
     Core {
         /// The core.
         core: usize,
@@ -245,7 +249,10 @@ mod tests {
             ("", "neither a name"),
             ("a/b", "neither a name"),
             ("..", "neither a name"),
-            ("no-such-namespace-here", "ip netns add no-such-namespace-here"),
+            (
+                "no-such-namespace-here",
+                "ip netns add no-such-namespace-here",
+            ),
             ("/proc/self/ns/no-such", "does not exist"),
         ] {
             let message = NetNs::open(name).unwrap_err().to_string();
@@ -273,10 +280,9 @@ mod tests {
     #[test]
     fn a_panic_of_the_work_goes_on_in_the_caller() {
         let core = core_affinity::get_core_ids().unwrap()[0].id;
-        let panic = panic::catch_unwind(|| {
-            on_core_in_netns(core, &NetNs::own(), || panic!("of the work"))
-        })
-        .unwrap_err();
+        let panic =
+            panic::catch_unwind(|| on_core_in_netns(core, &NetNs::own(), || panic!("of the work")))
+                .unwrap_err();
         assert_eq!(panic.downcast_ref::<&str>(), Some(&"of the work"));
     }
 

@@ -1,0 +1,188 @@
+//! Whose program that is: what the kernel tells about a loaded BPF program, where it is pinned, and which
+//! processes hold it or its link. For messages; nothing is decided by it.
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use aya::programs::{ProgramInfo, loaded_programs};
+
+/// Where BPF objects are pinned by convention.
+const BPFFS: &str = "/sys/fs/bpf";
+/// Files of a bpffs that are looked at before the search is given up.
+const PINS_MAX: usize = 4096;
+
+/// A BPF program that somebody has loaded. Fields that could not be found out are empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ForeignProgram {
+    /// The kernel's number of it.
+    pub id: u32,
+    /// The name in its object, at most 15 bytes.
+    pub name: Option<String>,
+    /// The user who loaded it.
+    pub uid: Option<u32>,
+    /// Where it is pinned.
+    pub pinned: Vec<PathBuf>,
+    /// Processes that have it or a link to it open: number and name.
+    pub holders: Vec<(u32, String)>,
+}
+
+impl ForeignProgram {
+    /// Finds out what may be found out about a program. Costs a walk through `/proc` and `/sys/fs/bpf`.
+    pub fn describe(id: u32) -> Self {
+        let info = loaded_programs().flatten().find(|info| info.id() == id);
+        Self {
+            id,
+            name: info
+                .as_ref()
+                .and_then(|info| info.name_as_str())
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned),
+            uid: info.as_ref().and_then(ProgramInfo::created_by_uid),
+            pinned: pins_of(id),
+            holders: holders_of(id),
+        }
+    }
+}
+
+impl fmt::Display for ForeignProgram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.name {
+            Some(name) => write!(f, "program {name:?} (id {}", self.id)?,
+            None => write!(f, "program with id {} (", self.id)?,
+        }
+        let comma = if self.name.is_some() { ", " } else { "" };
+        match self.uid {
+            Some(uid) => write!(f, "{comma}loaded by user {uid}")?,
+            None => write!(f, "{comma}of an unknown user")?,
+        }
+        for path in &self.pinned {
+            write!(f, ", pinned at {}", path.display())?;
+        }
+        for (pid, comm) in &self.holders {
+            write!(f, ", held by {comm} with pid {pid}")?;
+        }
+        if self.pinned.is_empty() && self.holders.is_empty() {
+            f.write_str(", held by no process")?;
+        }
+        f.write_str(")")
+    }
+}
+
+fn pins_of(id: u32) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut folders = vec![PathBuf::from(BPFFS)];
+    let mut looked_at = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            looked_at += 1;
+            if looked_at > PINS_MAX {
+                return found;
+            }
+            let path = entry.path();
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                folders.push(path);
+            } else if program_pinned_at(&path) == Some(id) {
+                found.push(path);
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// `None` also for maps.
+fn program_pinned_at(path: &Path) -> Option<u32> {
+    ProgramInfo::from_pin(path).ok().map(|info| info.id())
+}
+
+/// The kernel writes `prog_id:` into the fdinfo of a program's descriptor and of a link's
+/// (kernel/bpf/syscall.c, `bpf_prog_show_fdinfo` and `bpf_link_show_fdinfo`).
+fn holders_of(id: u32) -> Vec<(u32, String)> {
+    let mut holders: Vec<(u32, String)> = fs::read_dir("/proc")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .filter(|pid| {
+            fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten()
+                .filter(|fd| {
+                    fs::read_link(fd.path())
+                        .is_ok_and(|target| target.to_string_lossy().starts_with("anon_inode:bpf"))
+                })
+                .any(|fd| {
+                    let number = fd.file_name();
+                    let path = Path::new("/proc")
+                        .join(pid.to_string())
+                        .join("fdinfo")
+                        .join(number);
+                    fs::read_to_string(path).is_ok_and(|info| program_of_fdinfo(&info) == Some(id))
+                })
+        })
+        .map(|pid| {
+            let comm = fs::read_to_string(format!("/proc/{pid}/comm"))
+                .map_or_else(|_| "?".into(), |comm| comm.trim_end().to_owned());
+            (pid, comm)
+        })
+        .collect();
+    holders.sort_unstable();
+    holders
+}
+
+fn program_of_fdinfo(info: &str) -> Option<u32> {
+    info.lines()
+        .find_map(|line| line.strip_prefix("prog_id:"))?
+        .trim()
+        .parse()
+        .ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_description_says_what_is_known() {
+        let known = ForeignProgram {
+            id: 7,
+            name: Some("xdp_pass".into()),
+            uid: Some(0),
+            pinned: vec!["/sys/fs/bpf/x".into()],
+            holders: vec![(12, "tool".into())],
+        };
+        for (program, expected) in [
+            (
+                known,
+                "program \"xdp_pass\" (id 7, loaded by user 0, pinned at /sys/fs/bpf/x, held by tool with pid 12)",
+            ),
+            (
+                ForeignProgram {
+                    id: 7,
+                    ..ForeignProgram::default()
+                },
+                "program with id 7 (of an unknown user, held by no process)",
+            ),
+        ] {
+            assert_eq!(program.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn the_program_of_a_descriptor_stands_in_its_fdinfo() {
+        for (info, id) in [
+            (
+                "pos:\t0\nlink_type:\txdp\nlink_id:\t3\nprog_tag:\tab\nprog_id:\t42\n",
+                Some(42),
+            ),
+            ("pos:\t0\nmap_id:\t42\n", None),
+            ("prog_id:\tx\n", None),
+            ("", None),
+        ] {
+            assert_eq!(program_of_fdinfo(info), id, "{info:?}");
+        }
+    }
+}

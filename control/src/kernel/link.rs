@@ -1,0 +1,55 @@
+//! BPF_LINK_CREATE for the XDP hook (bpf(2); kernel/bpf/syscall.c, `link_create`).
+//!
+//! aya's own `Xdp::attach` goes over to netlink without a word when this call fails with EINVAL. What
+//! netlink attaches stays after the process, so the call is made here, where it is this or nothing.
+
+use std::{
+    io, mem,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+/// BPF_LINK_CREATE, BPF_XDP, XDP_FLAGS_SKB_MODE, XDP_FLAGS_DRV_MODE (include/uapi/linux/bpf.h, if_link.h).
+const LINK_CREATE: libc::c_long = 28;
+const ATTACH_XDP: u32 = 37;
+const SKB_MODE: u32 = 1 << 1;
+const DRV_MODE: u32 = 1 << 2;
+
+/// The head of `union bpf_attr` as this command reads it; the kernel takes what is missing as zero.
+#[repr(C)]
+struct LinkCreate {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to the XDP hook of an interface of the calling thread's namespace, on socket buffers
+/// (`skb`) or in the driver. It stays attached as long as the descriptor, or a copy of it, is open.
+///
+/// # Errors
+///
+/// EPERM, ENODEV, EBUSY and EEXIST (another program is there), EOPNOTSUPP (no native XDP), EINVAL (also:
+/// Linux before 5.9) and what the driver says.
+pub(super) fn attach_xdp(program: BorrowedFd<'_>, ifindex: u32, skb: bool) -> io::Result<OwnedFd> {
+    let attributes = LinkCreate {
+        prog_fd: program.as_raw_fd() as u32,
+        target_ifindex: ifindex,
+        attach_type: ATTACH_XDP,
+        flags: if skb { SKB_MODE } else { DRV_MODE },
+    };
+    // SAFETY: bpf(2) reads as many bytes as it is told from a live value of that size, and keeps no
+    // reference to it.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            LINK_CREATE,
+            &raw const attributes,
+            mem::size_of::<LinkCreate>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so this is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(result as i32) })
+}
