@@ -77,7 +77,7 @@ pub fn transport(pseudo: u64, segment: &[u8]) -> u16 {
 /// checksum, and frames whose options or extension headers put another address into the pseudo header
 /// (source routes, routing headers, a mobile node's home address).
 ///
-/// `headers` must be what [`parse`](super::parse) says of this very frame; offsets that do not fit
+/// `headers` must be what [`parse`](super::parse()) says of this very frame; offsets that do not fit
 /// `frame` leave it as it is.
 #[inline]
 pub fn finish_partial(frame: &mut [u8], headers: &Headers) -> bool {

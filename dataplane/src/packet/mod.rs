@@ -1,6 +1,6 @@
 //! Bytes to headers and back: total, allocation-free, bounded.
 //!
-//! [`parse`] reads a frame's [`Headers`], [`checksum`] sums and finishes, [`build`] writes frames.
+//! [`parse()`] reads a frame's [`Headers`], [`checksum`] sums and finishes, [`build`] writes frames.
 
 #[cfg(test)]
 mod agreement;

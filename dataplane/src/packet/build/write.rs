@@ -210,7 +210,7 @@ impl FrameBuilder<'_> {
                 to.u16(tcp.dst_port);
                 to.u32(tcp.sequence);
                 to.u32(tcp.acknowledgment);
-                to.bytes(&[((20 + options) / 4 << 4) as u8, tcp.flags]);
+                to.bytes(&[(((20 + options) / 4) << 4) as u8, tcp.flags]);
                 to.u16(tcp.window);
                 // Checksum and urgent pointer.
                 to.u32(0);
