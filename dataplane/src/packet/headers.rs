@@ -91,6 +91,9 @@ pub struct Headers {
     pub vlan_id: u16,
 }
 
+// A batch of them is read line by line.
+const _: () = assert!(size_of::<Headers>() == 64);
+
 /// EtherTypes (IEEE 802 numbers).
 pub mod ethertype {
     /// IPv4.
