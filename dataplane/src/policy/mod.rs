@@ -16,6 +16,9 @@ mod set;
 mod snapshot;
 mod text;
 
+#[cfg(test)]
+mod tests;
+
 pub use judge::{Verdict, judge};
 pub use published::{Publisher, Reader};
 pub use reason::Reason;
