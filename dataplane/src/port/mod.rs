@@ -40,6 +40,8 @@ pub struct Io {
     pub ring: Ring,
     /// The worker's frame memory.
     pub pool: Pool,
+    /// The region for frames that come from no other: added before the ports are attached.
+    pub own_region: Option<RegionId>,
     /// One entry a port, by [`PortIndex`].
     pub counters: Vec<PortCounters>,
     /// Wakes this worker from other threads; ports clone it for their helpers.

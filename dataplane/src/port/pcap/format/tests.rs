@@ -500,10 +500,7 @@ proptest! {
 
 /// The packets that `pcap-parser` finds.
 fn reference(bytes: &[u8]) -> Vec<Vec<u8>> {
-    use pcap_parser::{
-        Block, PcapBlockOwned, PcapError,
-        traits::{PcapNGPacketBlock, PcapReaderIterator},
-    };
+    use pcap_parser::{Block, PcapBlockOwned, PcapError, traits::PcapNGPacketBlock};
     let mut packets = Vec::new();
     let Ok(mut reader) = pcap_parser::create_reader(1 << 16, bytes) else {
         return packets;
