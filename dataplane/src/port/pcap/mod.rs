@@ -1,5 +1,5 @@
 //! Capture files as a source. [`open()`] looks at a file's header, [`PcapPort`] sends its frames at its
-//! [`Pace`]; [`format`] reads the formats, and a thread of its own does the reading.
+//! [`Pace`]; [`mod@format`] reads the formats, and a thread of its own does the reading.
 //!
 //! A frame is copied once, from the reader's block into a slot of the worker's own region, when it is
 //! due. The file can wait: without a free slot nothing is lost, the frame is only late.

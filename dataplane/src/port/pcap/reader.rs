@@ -2,7 +2,8 @@
 //!
 //! A fixed number of blocks goes round: full ones to the worker, empty ones back, so that nothing is
 //! allocated on the way. The thread sleeps while no block is empty, and in `poll` while a pipe has
-//! nothing; in both it can be stopped at once. The end, or what went wrong, follows the last block.
+//! nothing; in both it can be stopped at once. (In a read of a regular file it cannot: a disk that hangs
+//! holds up whoever stops it.) The end, or what went wrong, follows the last block.
 
 use std::{
     cell::RefCell,

@@ -1,3 +1,5 @@
+//! The port against a pool, with a worker's clock that the tests move, and against real files and pipes.
+
 use std::{
     fs::File,
     io::Write,

@@ -1,3 +1,5 @@
+//! What a reader makes of good, cut, damaged and foreign captures.
+
 use std::io::{self, Read};
 
 use proptest::prelude::*;
