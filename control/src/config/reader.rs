@@ -304,10 +304,6 @@ impl<'a, 'i> Value<'a, 'i> {
         self.value.is_str()
     }
 
-    pub(crate) fn is_table(&self) -> bool {
-        self.value.is_table()
-    }
-
     pub(crate) fn string(&self) -> Option<&'a str> {
         match self.value {
             DeValue::String(text) => Some(text),

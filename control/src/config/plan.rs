@@ -1,0 +1,297 @@
+//! The plan: a configuration set against what the machine offers. It says which core polls what, what
+//! would be made and how much memory it takes; making it changes nothing. The daemon is composed from
+//! it, and `--check` prints it.
+
+use super::{
+    checks,
+    cores::CoreList,
+    error::{Class, ConfigError, Position},
+    inspect,
+    machine::{Link, Machine},
+    model::{Config, Engine, HugePages, Idle, Policy, PortKind},
+    spread,
+};
+
+/// What the command line sets over the file.
+#[derive(Clone, Debug, Default)]
+pub struct Overrides {
+    /// `--cores`.
+    pub cores: Option<CoreList>,
+}
+
+/// A whole plan.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plan {
+    /// The workers that are started, those without anything to poll left out.
+    pub workers: Vec<Worker>,
+    /// The ports that pipelines use, in the order of the file.
+    pub ports: Vec<PlannedPort>,
+    /// The pipelines, in the order of the file.
+    pub pipelines: Vec<PlannedPipeline>,
+    /// Slots of each AF_XDP queue's region, and of a worker's own.
+    pub slots: u32,
+    /// Bytes of a slot of an AF_XDP queue's region.
+    pub slot_size: u32,
+    /// What the regions' memory is to be.
+    pub hugepages: HugePages,
+    /// What a worker does when there is nothing to do.
+    pub idle: Idle,
+    /// The most frames that are handled at a time.
+    pub batch: u16,
+    /// Whether every source ends by itself, and with it the run.
+    pub finite: bool,
+    /// What the user should know although it stops nothing; one line each.
+    pub notes: Vec<String>,
+}
+
+/// One worker.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Worker {
+    /// The core that it is pinned to.
+    pub core: usize,
+    /// The core's NUMA node, where there are nodes.
+    pub node: Option<usize>,
+    /// What it polls and writes.
+    pub units: Vec<Unit>,
+    /// The pipelines that run on it.
+    pub pipelines: Vec<WorkerPipeline>,
+    /// Bytes of a slot of the worker's own region; `None` when all its sources are AF_XDP.
+    pub own_slot_size: Option<u32>,
+}
+
+/// A port, or one queue of it, on one worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Index into [`Plan::ports`].
+    pub port: usize,
+    /// The interface's queue; of a TAP the number of its descriptor; 0 for a file.
+    pub queue: u32,
+    /// Whether it is polled.
+    pub source: bool,
+    /// Whether it is written to.
+    pub sink: bool,
+}
+
+/// A pipeline as one worker runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerPipeline {
+    /// Index into [`Plan::pipelines`].
+    pub pipeline: usize,
+    /// Indices into the worker's [`units`](Worker::units).
+    pub sources: Vec<usize>,
+    /// Indices into the worker's [`units`](Worker::units): one for each sink, in the order of the file.
+    pub sinks: Vec<usize>,
+}
+
+/// A port that is used.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedPort {
+    /// Its name.
+    pub name: String,
+    /// Where it stands in the file.
+    pub at: Position,
+    /// What it is, as configured.
+    pub kind: PortKind,
+    /// Whether a pipeline comes from it.
+    pub source: bool,
+    /// Whether a pipeline goes to it.
+    pub sink: bool,
+    /// The queues of an AF_XDP port, ascending; of another kind as many numbers as it has descriptors.
+    pub queues: Vec<u32>,
+    /// The interface of an AF_XDP port, where it could be looked at.
+    pub link: Option<Link>,
+}
+
+impl PlannedPort {
+    /// Whether the host is kept from answering on this port's device: as configured, else unless the
+    /// port is a source.
+    pub fn passive(&self) -> bool {
+        match &self.kind {
+            PortKind::Tap(tap) => tap
+                .passive
+                .as_ref()
+                .map_or(!self.source, |passive| passive.value),
+            _ => false,
+        }
+    }
+}
+
+/// A pipeline with its names resolved.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedPipeline {
+    /// Its sources, indices into [`Plan::ports`].
+    pub from: Vec<usize>,
+    /// Its policy; without one everything is forwarded.
+    pub policy: Option<Policy>,
+    /// Its sinks, indices into [`Plan::ports`].
+    pub to: Vec<usize>,
+    /// Where its sinks are named in the file, in the same order.
+    pub(crate) to_at: Vec<Position>,
+    /// Where it stands in the file.
+    pub at: Position,
+}
+
+impl Plan {
+    /// Sets a configuration against a machine.
+    ///
+    /// # Errors
+    ///
+    /// Everything that is wrong with it, as far as it can be told at once; see
+    /// [`exit_code`](super::exit_code).
+    pub fn new(
+        config: &Config,
+        overrides: &Overrides,
+        machine: &dyn Machine,
+    ) -> Result<Self, Vec<ConfigError>> {
+        let mut problems = Problems::new(&config.file);
+        let (mut ports, pipelines) = checks::resolve(config, &mut problems);
+        let cores = checks::cores(config, overrides, machine, &mut problems);
+        inspect::ports(&mut ports, machine, &mut problems);
+        inspect::veth_loops(&ports, &pipelines, machine, &mut problems);
+        inspect::frames_fit(&ports, config.engine.slot_size, &mut problems);
+        let own_slot_size = own_slot_size(&config.engine, &ports, &mut problems);
+        if !problems.errors.is_empty() {
+            return Err(problems.into_errors());
+        }
+        let workers = spread::spread(&mut ports, &pipelines, &cores, &mut problems);
+        if !problems.errors.is_empty() {
+            return Err(problems.into_errors());
+        }
+        let workers = workers
+            .into_iter()
+            .map(|(core, units, pipelines)| Worker {
+                core,
+                node: machine.node(core),
+                own_slot_size: units
+                    .iter()
+                    .any(|unit| unit.source && !matches!(ports[unit.port].kind, PortKind::AfXdp(_)))
+                    .then_some(own_slot_size),
+                units,
+                pipelines,
+            })
+            .collect();
+        let finite = ports
+            .iter()
+            .filter(|port| port.source)
+            .all(|port| matches!(&port.kind, PortKind::Pcap(pcap) if pcap.loops > 0));
+        Ok(Self {
+            workers,
+            ports,
+            pipelines,
+            slots: *config.engine.slots,
+            slot_size: config.engine.slot_size,
+            hugepages: config.engine.hugepages,
+            idle: config.engine.idle,
+            batch: config.engine.batch,
+            finite,
+            notes: problems.notes,
+        })
+    }
+
+    /// Bytes of frame memory of one worker: one region for each AF_XDP queue and its own.
+    pub fn memory(&self, worker: &Worker) -> u64 {
+        let slots = u64::from(self.slots);
+        let queues = self.umems(worker) as u64;
+        slots * u64::from(self.slot_size) * queues
+            + worker
+                .own_slot_size
+                .map_or(0, |size| slots * u64::from(size))
+    }
+
+    /// How many AF_XDP queues a worker has, each with a UMEM of its own.
+    pub fn umems(&self, worker: &Worker) -> usize {
+        let xdp = |unit: &&Unit| matches!(self.ports[unit.port].kind, PortKind::AfXdp(_));
+        worker.units.iter().filter(xdp).count()
+    }
+}
+
+/// An Ethernet header and two VLAN tags: what a frame has beside its MTU.
+const HEADERS: u32 = 14 + 8;
+
+/// Bytes of a slot in a worker's own region: the largest MTU of its ports, at least `slot_size`.
+fn own_slot_size(engine: &Engine, ports: &[PlannedPort], problems: &mut Problems) -> u32 {
+    let mut size = engine.slot_size;
+    for port in ports {
+        let PortKind::Tap(tap) = &port.kind else {
+            continue;
+        };
+        let wanted = (*tap.mtu + HEADERS).next_multiple_of(64);
+        let bytes = u64::from(wanted) * u64::from(*engine.slots);
+        if bytes > super::LARGEST_REGION {
+            problems.config(
+                tap.mtu.at,
+                format!("ports.{}", port.name),
+                format!(
+                    "mtu {} makes slots of {wanted} bytes, {} of them more than 1 GiB; set slots = {} or a smaller mtu",
+                    *tap.mtu,
+                    *engine.slots,
+                    super::LARGEST_REGION / u64::from(wanted)
+                ),
+            );
+        }
+        size = size.max(wanted);
+    }
+    size
+}
+
+/// Errors and notes as they are found.
+#[derive(Debug)]
+pub(crate) struct Problems {
+    file: String,
+    pub(crate) errors: Vec<ConfigError>,
+    pub(crate) notes: Vec<String>,
+}
+
+impl Problems {
+    pub(crate) fn new(file: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            errors: Vec::new(),
+            notes: Vec::new(),
+        }
+    }
+
+    /// The file is wrong.
+    pub(crate) fn config(&mut self, at: Position, context: String, message: String) {
+        self.push(at, context, message, Class::Config);
+    }
+
+    /// The machine refuses.
+    pub(crate) fn machine(&mut self, at: Position, context: String, message: String) {
+        self.push(at, context, message, Class::Machine);
+    }
+
+    /// A flag asks for what the machine has not.
+    pub(crate) fn flag(&mut self, flag: &str, message: String) {
+        self.errors.push(ConfigError {
+            file: flag.to_owned(),
+            line: 0,
+            column: 0,
+            context: String::new(),
+            message,
+            class: Class::Machine,
+        });
+    }
+
+    fn push(&mut self, at: Position, context: String, message: String, class: Class) {
+        self.errors.push(ConfigError {
+            file: self.file.clone(),
+            line: at.line,
+            column: at.column,
+            context,
+            message,
+            class,
+        });
+    }
+
+    pub(crate) fn note(&mut self, note: String) {
+        if !self.notes.contains(&note) {
+            self.notes.push(note);
+        }
+    }
+
+    fn into_errors(mut self) -> Vec<ConfigError> {
+        self.errors.sort_by_key(|error| (error.line, error.column));
+        self.errors
+    }
+}

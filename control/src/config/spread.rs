@@ -1,0 +1,340 @@
+//! Which core polls what.
+//!
+//! Queue `q` of every AF_XDP port goes to worker `q mod n`, so that a frame that goes from queue `q` of
+//! one interface to queue `q` of another stays on its core; a port's `cores` say otherwise. Each
+//! (interface, queue) belongs to one worker. A TAP has one queue for each worker that writes or reads
+//! it. Single sources go to the least loaded worker that can reach their sinks.
+
+use std::collections::BTreeSet;
+
+use dataplane::frame::MAX_REGIONS;
+
+use super::{
+    cores::CoreList,
+    model::PortKind,
+    plan::{PlannedPipeline, PlannedPort, Problems, Unit, WorkerPipeline},
+};
+
+/// A worker's core, units and pipelines.
+type Share = (usize, Vec<Unit>, Vec<WorkerPipeline>);
+
+/// Distributes the ports over the cores. Fills in the queues of ports that are not AF_XDP.
+pub(crate) fn spread(
+    ports: &mut [PlannedPort],
+    pipelines: &[PlannedPipeline],
+    cores: &[usize],
+    problems: &mut Problems,
+) -> Vec<Share> {
+    let mut spread = Spread {
+        ports,
+        pipelines,
+        cores,
+        workers: vec![BTreeSet::new(); ports.len()],
+    };
+    spread.place();
+    spread.sinks_within_reach(problems);
+    let workers = spread.workers;
+    for (port, workers) in ports.iter_mut().zip(&workers) {
+        if !matches!(port.kind, PortKind::AfXdp(_)) {
+            port.queues = (0..workers.len() as u32).collect();
+        }
+    }
+    let mut shares = Vec::new();
+    let mut idle = Vec::new();
+    for (worker, &core) in cores.iter().enumerate() {
+        let units = units(ports, &workers, cores, worker);
+        if units.is_empty() {
+            idle.push(core);
+            continue;
+        }
+        let xdp = |unit: &&Unit| matches!(ports[unit.port].kind, PortKind::AfXdp(_));
+        let regions = units.iter().filter(xdp).count() + 1;
+        // Half of them are left for regions that are still being given back when ports return.
+        if regions > MAX_REGIONS / 2 {
+            problems.flag(
+                "--cores",
+                format!(
+                    "core {core} would have {} AF_XDP queues, more than the {} that one worker takes; name more cores or fewer queues",
+                    regions - 1,
+                    MAX_REGIONS / 2 - 1
+                ),
+            );
+        }
+        shares.push((core, pipelines_of(&units, pipelines), units));
+    }
+    if !idle.is_empty() {
+        problems.note(format!(
+            "nothing is left to poll for {} {}: no worker is started there",
+            if idle.len() == 1 { "core" } else { "cores" },
+            CoreList(idle)
+        ));
+    }
+    unused_queues(ports, &shares, problems);
+    shares
+        .into_iter()
+        .map(|(core, pipelines, units)| (core, units, pipelines))
+        .collect()
+}
+
+struct Spread<'a> {
+    ports: &'a [PlannedPort],
+    pipelines: &'a [PlannedPipeline],
+    cores: &'a [usize],
+    /// For each port the workers that read it, or write it, or both.
+    workers: Vec<BTreeSet<usize>>,
+}
+
+/// The worker whose queue this is.
+fn home(port: &PlannedPort, cores: &[usize], queue: u32) -> usize {
+    let wanted = match &port.kind {
+        PortKind::AfXdp(xdp) => xdp.cores.as_ref(),
+        _ => None,
+    };
+    match wanted {
+        Some(wanted) => {
+            let core = wanted[queue as usize % wanted.len()];
+            cores.iter().position(|&c| c == core).unwrap_or(0)
+        }
+        None => queue as usize % cores.len().max(1),
+    }
+}
+
+/// The workers that have a queue of an AF_XDP port.
+fn homes(port: &PlannedPort, cores: &[usize]) -> BTreeSet<usize> {
+    let queues = port.queues.iter();
+    queues.map(|&queue| home(port, cores, queue)).collect()
+}
+
+impl Spread<'_> {
+    fn is_xdp(&self, port: usize) -> bool {
+        matches!(self.ports[port].kind, PortKind::AfXdp(_))
+    }
+
+    /// Places every source: first those whose place is given, then what they write to, then the rest
+    /// one by one.
+    fn place(&mut self) {
+        for (i, port) in self.ports.iter().enumerate() {
+            if self.is_xdp(i) && port.source {
+                self.workers[i] = homes(port, self.cores);
+            }
+        }
+        loop {
+            self.follow();
+            let unplaced = |&i: &usize| self.ports[i].source && self.workers[i].is_empty();
+            // A TAP that something placed writes to gets its place from there: files go first.
+            let files = |&i: &usize| matches!(self.ports[i].kind, PortKind::Pcap(_));
+            let mut sources = (0..self.ports.len()).filter(unplaced);
+            let next = sources.clone().find(files).or_else(|| sources.next());
+            let Some(source) = next else {
+                break;
+            };
+            let worker = self.best(source);
+            self.workers[source].insert(worker);
+        }
+    }
+
+    /// Takes the workers of each pipeline's sources on to its sinks, and from TAPs that are sources as
+    /// well to their sinks, until nothing changes.
+    fn follow(&mut self) {
+        loop {
+            let before = self.workers.clone();
+            for pipeline in self.pipelines {
+                let readers: BTreeSet<usize> = pipeline
+                    .from
+                    .iter()
+                    .flat_map(|&from| self.workers[from].iter().copied())
+                    .collect();
+                for &to in &pipeline.to {
+                    // An AF_XDP source has its workers; a sink alone has those that write it.
+                    if !(self.is_xdp(to) && self.ports[to].source) {
+                        self.workers[to].extend(&readers);
+                    }
+                }
+            }
+            if self.workers == before {
+                return;
+            }
+        }
+    }
+
+    /// The least loaded of the workers that have a queue of each AF_XDP sink of this source.
+    fn best(&self, source: usize) -> usize {
+        let sinks = self
+            .pipelines
+            .iter()
+            .filter(|pipeline| pipeline.from.contains(&source))
+            .flat_map(|pipeline| &pipeline.to)
+            .filter(|&&to| self.is_xdp(to));
+        let mut able: BTreeSet<usize> = (0..self.cores.len()).collect();
+        for &sink in sinks {
+            let homes = homes(&self.ports[sink], self.cores);
+            able = able.intersection(&homes).copied().collect();
+        }
+        let load = |worker: usize| -> usize {
+            let sources = self
+                .ports
+                .iter()
+                .enumerate()
+                .filter(|(_, port)| port.source);
+            sources
+                .map(|(i, port)| match &port.kind {
+                    PortKind::AfXdp(_) => {
+                        let mine = |queue: &&u32| home(port, self.cores, **queue) == worker;
+                        port.queues.iter().filter(mine).count()
+                    }
+                    _ => usize::from(self.workers[i].contains(&worker)),
+                })
+                .sum()
+        };
+        // With none able, the check of the sinks names the one that is out of reach.
+        able.into_iter()
+            .min_by_key(|&worker| load(worker))
+            .unwrap_or(0)
+    }
+
+    /// Every worker that writes an AF_XDP port needs a queue of it.
+    fn sinks_within_reach(&self, problems: &mut Problems) {
+        for (i, pipeline) in self.pipelines.iter().enumerate() {
+            let writers: BTreeSet<usize> = pipeline
+                .from
+                .iter()
+                .flat_map(|&from| self.workers[from].iter().copied())
+                .collect();
+            for (&to, &at) in pipeline.to.iter().zip(&pipeline.to_at) {
+                let PortKind::AfXdp(xdp) = &self.ports[to].kind else {
+                    continue;
+                };
+                let homes = homes(&self.ports[to], self.cores);
+                let without: Vec<usize> =
+                    writers.difference(&homes).map(|&w| self.cores[w]).collect();
+                if without.is_empty() {
+                    continue;
+                }
+                let with: Vec<usize> = homes.iter().map(|&w| self.cores[w]).collect();
+                let within = match &xdp.netns {
+                    Some(netns) => format!("ip netns exec {} ", **netns),
+                    None => String::new(),
+                };
+                problems.config(
+                    at,
+                    format!("pipelines[{i}]"),
+                    format!(
+                        "the {} {} would write to {:?}, whose {} belong to the {} {}, and two workers cannot share a queue; make more queues ({within}ethtool -L {} combined {}), or use one worker (--cores {})",
+                        workers(&without),
+                        CoreList(without.clone()),
+                        self.ports[to].name,
+                        match self.ports[to].queues.len() {
+                            1 => "one queue".to_owned(),
+                            n => format!("{n} queues"),
+                        },
+                        workers(&with),
+                        CoreList(with.clone()),
+                        *xdp.interface,
+                        self.cores.len(),
+                        with.first().or(self.cores.first()).copied().unwrap_or(0),
+                    ),
+                );
+            }
+        }
+    }
+}
+
+fn workers(cores: &[usize]) -> &'static str {
+    match cores.len() {
+        1 => "worker on core",
+        _ => "workers on cores",
+    }
+}
+
+/// What one worker polls and writes.
+fn units(
+    ports: &[PlannedPort],
+    workers: &[BTreeSet<usize>],
+    cores: &[usize],
+    worker: usize,
+) -> Vec<Unit> {
+    let mut units = Vec::new();
+    for (i, port) in ports.iter().enumerate() {
+        if !workers[i].contains(&worker) {
+            continue;
+        }
+        let unit = |queue| Unit {
+            port: i,
+            queue,
+            source: port.source,
+            sink: port.sink,
+        };
+        match &port.kind {
+            PortKind::AfXdp(_) => {
+                let mine = port
+                    .queues
+                    .iter()
+                    .filter(|&&queue| home(port, cores, queue) == worker);
+                // One queue is enough to transmit; all must be polled.
+                let enough = if port.source { usize::MAX } else { 1 };
+                units.extend(mine.take(enough).map(|&queue| unit(queue)));
+            }
+            PortKind::Tap(_) => {
+                let number = workers[i]
+                    .iter()
+                    .take_while(|&&other| other != worker)
+                    .count();
+                units.push(unit(number as u32));
+            }
+            PortKind::Pcap(_) => units.push(unit(0)),
+        }
+    }
+    units
+}
+
+/// The pipelines that have a source on a worker with these units.
+fn pipelines_of(units: &[Unit], pipelines: &[PlannedPipeline]) -> Vec<WorkerPipeline> {
+    let mut mine = Vec::new();
+    for (i, pipeline) in pipelines.iter().enumerate() {
+        let sources: Vec<usize> = (0..units.len())
+            .filter(|&unit| pipeline.from.contains(&units[unit].port))
+            .collect();
+        if sources.is_empty() {
+            continue;
+        }
+        let sinks = pipeline
+            .to
+            .iter()
+            .filter_map(|to| units.iter().position(|unit| unit.port == *to));
+        mine.push(WorkerPipeline {
+            pipeline: i,
+            sources,
+            sinks: sinks.collect(),
+        });
+    }
+    mine
+}
+
+fn unused_queues(
+    ports: &[PlannedPort],
+    shares: &[(usize, Vec<WorkerPipeline>, Vec<Unit>)],
+    problems: &mut Problems,
+) {
+    for (i, port) in ports.iter().enumerate() {
+        if port.source || !matches!(port.kind, PortKind::AfXdp(_)) {
+            continue;
+        }
+        let used = |queue: &u32| {
+            let mut units = shares.iter().flat_map(|(_, _, units)| units);
+            units.any(|unit| unit.port == i && unit.queue == *queue)
+        };
+        let unused: Vec<usize> = port
+            .queues
+            .iter()
+            .filter(|queue| !used(queue))
+            .map(|&queue| queue as usize)
+            .collect();
+        if !unused.is_empty() {
+            problems.note(format!(
+                "port {:?} is only written to: its queue(s) {} are not opened, one for each worker is enough",
+                port.name,
+                CoreList(unused)
+            ));
+        }
+    }
+}
