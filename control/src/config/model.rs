@@ -295,6 +295,7 @@ pub struct Pcap {
     /// How fast it is played.
     pub pace: Pace,
     /// How many times faster than it was captured, with [`Pace::Original`].
+    #[serde(skip_serializing_if = "is_one")]
     pub speed: f64,
     /// How often it is played; 0 is for ever.
     pub loops: u64,
@@ -427,6 +428,10 @@ fn ports_by_name<S: Serializer>(ports: &[Port], serializer: S) -> Result<S::Ok, 
 
 fn policies_by_name<S: Serializer>(policies: &[Policy], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_map(policies.iter().map(|policy| (&policy.name, policy)))
+}
+
+fn is_one(speed: &f64) -> bool {
+    *speed == 1.0
 }
 
 fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -123,9 +123,9 @@ fn pcap(table: &mut Reader<'_, '_>) -> Option<Pcap> {
             v.error("goes with pace = \"original\" only");
             return None;
         }
-        v.positive()
+        v.number(0.001..=1e6)
     });
-    let loops = table.take("loops", |v| v.integer(0..=u64::MAX));
+    let loops = table.take("loops", |v| v.integer(0..=u64::from(u32::MAX)));
     Some(Pcap {
         path: path?,
         pace,
@@ -140,8 +140,8 @@ fn pace(value: Value<'_, '_>) -> Option<Pace> {
         return value.choice(&[("original", Pace::Original), ("top", Pace::Top)], &[]);
     }
     let mut table = value.table(format!("{}.pace", value.context()), forms)?;
-    let pps = table.take("pps", |v| v.positive());
-    let mbps = table.take("mbps", |v| v.positive());
+    let pps = table.take("pps", |v| v.number(0.001..=1e9));
+    let mbps = table.take("mbps", |v| v.number(0.001..=1e6));
     let given = (table.get("pps").is_some(), table.get("mbps").is_some());
     if given.0 == given.1 {
         table.error(format!("must be {forms}"));

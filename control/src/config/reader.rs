@@ -334,8 +334,8 @@ impl<'a, 'i> Value<'a, 'i> {
         }
     }
 
-    /// A finite number above 0.
-    pub(crate) fn positive(&self) -> Option<f64> {
+    /// A number within `range`, whole or not.
+    pub(crate) fn number(&self, range: RangeInclusive<f64>) -> Option<f64> {
         let number: Option<f64> = match self.value {
             DeValue::Integer(number) => u64::from_str_radix(number.as_str(), number.radix())
                 .ok()
@@ -344,8 +344,12 @@ impl<'a, 'i> Value<'a, 'i> {
             _ => None,
         };
         match number {
-            Some(number) if number.is_finite() && number > 0.0 => Some(number),
-            _ => self.wrong("a number above 0"),
+            Some(number) if range.contains(&number) => Some(number),
+            _ => self.wrong(&format!(
+                "a number from {} to {}",
+                range.start(),
+                range.end()
+            )),
         }
     }
 

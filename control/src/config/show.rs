@@ -116,7 +116,7 @@ impl fmt::Display for Plan {
 
 impl Plan {
     /// A unit in words: `uplink/0`, or the port's name where there is one descriptor of it.
-    fn unit(&self, unit: &Unit) -> String {
+    pub(crate) fn unit(&self, unit: &Unit) -> String {
         let port = &self.ports[unit.port];
         match &port.kind {
             PortKind::AfXdp(_) => format!("{}/{}", port.name, unit.queue),

@@ -1,0 +1,110 @@
+//! A machine of invented facts.
+
+use std::{io, path::Path};
+
+use crate::config::machine::{FileFact, Link, LookError, Machine, Peer};
+
+/// Four cores, two of them on each of two nodes; `eth0` and `eth1` with two queues, `one` with one, a
+/// veth pair `va`-`vb`, and what is wrong with the others stands in their names. Namespace `ids` holds
+/// `veth1` and `busy0`; `secret` may not be looked into.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FakeMachine;
+
+pub(super) fn link(name: &str, index: u32, queues: u32) -> Link {
+    Link {
+        name: name.to_owned(),
+        index,
+        up: true,
+        mtu: 1500,
+        driver: "ixgbe".to_owned(),
+        queues,
+        ..Link::default()
+    }
+}
+
+fn veth(name: &str, index: u32, peer: u32, netns: Option<i32>) -> Link {
+    Link {
+        driver: "veth".to_owned(),
+        peer: Some(Peer { index: peer, netns }),
+        ..link(name, index, 1)
+    }
+}
+
+impl Machine for FakeMachine {
+    fn cores(&self) -> Vec<usize> {
+        vec![0, 1, 2, 3]
+    }
+
+    fn node(&self, core: usize) -> Option<usize> {
+        Some(core / 2)
+    }
+
+    fn links(&self, netns: Option<&str>) -> Result<Vec<Link>, LookError> {
+        match netns {
+            None => Ok(vec![
+                link("eth0", 2, 2),
+                link("eth1", 3, 2),
+                link("one", 4, 1),
+                link("two", 14, 1),
+                link("quad", 15, 4),
+                veth("va", 5, 6, None),
+                veth("vb", 6, 5, None),
+                veth("vc", 13, 2, Some(7)),
+                Link {
+                    up: false,
+                    ..link("down0", 7, 1)
+                },
+                Link {
+                    addresses: vec!["192.0.2.1/24".to_owned()],
+                    ..link("addr0", 8, 1)
+                },
+                Link {
+                    addresses: vec!["192.0.2.2/24".to_owned()],
+                    default_route: true,
+                    ..link("gw0", 9, 1)
+                },
+                Link {
+                    xdp: Some(17),
+                    ..link("xdp0", 10, 1)
+                },
+                Link {
+                    mtu: 3000,
+                    ..link("jumbo0", 11, 1)
+                },
+                Link {
+                    driver: "tun".to_owned(),
+                    ..link("taken", 12, 1)
+                },
+            ]),
+            Some("ids") => Ok(vec![veth("veth1", 2, 13, Some(0)), link("busy0", 3, 1)]),
+            Some("secret") => Err(LookError::Privilege),
+            Some(_) => Err(LookError::NoNamespace),
+        }
+    }
+
+    fn namespaces(&self) -> Vec<String> {
+        vec!["ids".to_owned(), "secret".to_owned()]
+    }
+
+    fn namespace_id(&self, from: Option<&str>, of: Option<&str>) -> Option<i32> {
+        match (from, of) {
+            (None, Some("ids")) => Some(7),
+            (Some("ids"), None) => Some(0),
+            _ => None,
+        }
+    }
+
+    fn program(&self, id: u32) -> String {
+        format!("\"other\" (id {id}), held by process 99 (xdpdump)")
+    }
+
+    fn file(&self, path: &Path) -> io::Result<FileFact> {
+        match path.to_str() {
+            Some("sample.pcapng" | "b.pcap") => Ok(FileFact::Regular(1000)),
+            Some("empty.pcap") => Ok(FileFact::Regular(0)),
+            Some("folder") => Ok(FileFact::Directory),
+            Some("secret.pcap") => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
+    }
+}

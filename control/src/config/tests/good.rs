@@ -1,0 +1,399 @@
+//! What is accepted, and the plan that it becomes.
+
+use std::time::Duration;
+
+use dataplane::policy::{IcmpKind, PortRange, Protocol, Rule};
+
+use super::{FULL, FakeMachine, parsed, plan};
+use crate::config::{Mode, Pace, PortKind, parse_policy, parse_rule};
+
+#[test]
+fn every_key_is_read() {
+    let config = parsed(FULL);
+    assert_eq!(
+        config.engine.cores.as_ref().map(|c| c.to_string()),
+        Some("0-1".into())
+    );
+    assert_eq!((*config.engine.slots, config.engine.batch), (4096, 32));
+    let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["uplink", "down", "sample", "slow", "lc0"],
+        "in the order of the file"
+    );
+    let PortKind::Tap(tap) = &config.port("lc0").expect("lc0").kind else {
+        panic!("lc0 is a TAP");
+    };
+    assert_eq!(
+        (*tap.mtu, tap.wait_for_consumer),
+        (9000, Some(Duration::from_secs(5)))
+    );
+    let PortKind::Pcap(pcap) = &config.port("sample").expect("sample").kind else {
+        panic!("sample is a file");
+    };
+    assert_eq!((pcap.pace, pcap.loops), (Pace::Pps(1000.0), 0));
+    let web = config.policy("web").expect("web");
+    assert_eq!(
+        web.rules()[..2],
+        [
+            Rule {
+                protocol: Some(Protocol::Tcp),
+                to: Some("10.0.0.0/8".parse().expect("a network")),
+                to_ports: vec![
+                    PortRange {
+                        first: 80,
+                        last: 80
+                    },
+                    PortRange {
+                        first: 443,
+                        last: 443
+                    },
+                    PortRange {
+                        first: 8000,
+                        last: 8100
+                    },
+                ],
+                replies: true,
+                ..Rule::default()
+            },
+            Rule {
+                protocol: Some(Protocol::Udp),
+                from: Some("10.1.0.0/16".parse().expect("a network")),
+                from_ports: vec![PortRange {
+                    first: 1024,
+                    last: 65535
+                }],
+                to: Some("203.0.113.50/32".parse().expect("a network")),
+                to_ports: vec![PortRange {
+                    first: 51820,
+                    last: 51820
+                }],
+                ..Rule::default()
+            },
+        ]
+    );
+    assert_eq!(web.rules()[2].icmp, Some(IcmpKind::Echo));
+    assert_eq!(config.policy("open").expect("open").mode, Mode::Direct);
+}
+
+#[test]
+fn a_configuration_written_out_reads_back() {
+    let config = parsed(FULL);
+    let text = config.to_toml().expect("TOML");
+    let mut again = parsed(&text);
+    // Tables are written in the order that they have here, so that nothing but the places differs.
+    again.file.clone_from(&config.file);
+    assert_eq!(again, config, "{text}");
+}
+
+#[test]
+fn rules_and_policies_alone() {
+    let bare = parse_rule(" proto = \"tcp\", ports = \"443\" ").expect("a rule");
+    let braced = parse_rule("{ proto = \"tcp\", ports = \"443\" }").expect("a rule");
+    assert_eq!(bare, braced);
+    for wrong in ["", "}", "proto = \"tpc\"", "{", "a = 1 }, b = {"] {
+        if let Ok(rule) = parse_rule(wrong) {
+            assert_eq!(
+                (wrong, rule),
+                ("", Rule::default()),
+                "no field means any frame"
+            );
+        }
+    }
+    let error = &parse_rule("proto = \"tpc\"").expect_err("no protocol")[0];
+    assert!(
+        error.to_string().starts_with("rule: proto must be"),
+        "{error}"
+    );
+    let policy = parse_policy(
+        "arp = false\nallow = [{ to = '10.0.0.1' }]",
+        "new.toml",
+        "web",
+    );
+    let policy = policy.expect("a policy");
+    assert_eq!(
+        (policy.name.as_str(), policy.arp, policy.allow.len()),
+        ("web", false, 1)
+    );
+    let error = &parse_policy("allow = 1", "new.toml", "web").expect_err("no list")[0];
+    assert!(
+        error
+            .to_string()
+            .starts_with("new.toml:1:9: policies.web: allow"),
+        "{error}"
+    );
+}
+
+/// A case: what it is, the ports and pipelines, `--cores`, the plan in short (a line a worker: its
+/// core, what it polls, what it writes), and fragments of its notes.
+type Case = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    &'static [&'static str],
+);
+
+const XDP: &str = "[ports.a]\nkind = 'af_xdp'\ninterface = 'eth0'\n[ports.b]\nkind = 'af_xdp'\ninterface = 'eth1'\n[ports.lc0]\nkind = 'tap'\n[ports.f]\nkind = 'pcap'\npath = 'b.pcap'\n[ports.g]\nkind = 'pcap'\npath = 'b.pcap'\n";
+
+#[test]
+fn who_polls_what() {
+    let cases: &[Case] = &[
+        (
+            "a file onto a TAP",
+            "[[pipelines]]\nfrom = ['f']\nto = ['lc0']",
+            "2",
+            &["2: f | lc0"],
+            &["port \"a\" (line 1) is in no pipeline"],
+        ),
+        (
+            "inline and monitored: queue q meets queue q",
+            "[[pipelines]]\nfrom = ['a']\nto = ['b', 'lc0']\n[[pipelines]]\nfrom = ['b']\nto = ['a', 'lc0']",
+            "1-2",
+            &["1: a/0 b/0 | a/0 b/0 lc0/0", "2: a/1 b/1 | a/1 b/1 lc0/1"],
+            &[],
+        ),
+        (
+            "one worker has all queues",
+            "[[pipelines]]\nfrom = ['a']\nto = ['lc0']",
+            "3",
+            &["3: a/0 a/1 | lc0/0"],
+            &[],
+        ),
+        (
+            "no cores named: the last",
+            "[[pipelines]]\nfrom = ['a']\nto = ['lc0']",
+            "",
+            &["3: a/0 a/1 | lc0/0"],
+            &["one worker runs on core 3"],
+        ),
+        (
+            "more cores than queues",
+            "[[pipelines]]\nfrom = ['a']\nto = ['lc0']",
+            "0-3",
+            &["0: a/0 | lc0/0", "1: a/1 | lc0/1"],
+            &["nothing is left to poll for cores 2-3"],
+        ),
+        (
+            "a sink alone takes one queue a worker",
+            "[[pipelines]]\nfrom = ['f']\nto = ['b']",
+            "0-1",
+            &["0: f | b/0"],
+            &[
+                "only written to: its queue(s) 1",
+                "no worker",
+                "nothing is left to poll for core 1",
+            ],
+        ),
+        (
+            "two files, two workers, the less loaded each",
+            "[[pipelines]]\nfrom = ['f', 'g']\nto = ['lc0']",
+            "0-1",
+            &["0: f | lc0/0", "1: g | lc0/1"],
+            &[],
+        ),
+        (
+            "a file beside busy queues",
+            "[[pipelines]]\nfrom = ['a', 'f']\nto = ['lc0']",
+            "0-2",
+            &["0: a/0 | lc0/0", "1: a/1 | lc0/1", "2: f | lc0/2"],
+            &[],
+        ),
+        (
+            "a TAP that is written is read where it is written",
+            "[[pipelines]]\nfrom = ['a']\nto = ['lc0']\n[[pipelines]]\nfrom = ['lc0']\nto = ['a']",
+            "0-1",
+            &["0: a/0 lc0/0 | a/0 lc0/0", "1: a/1 lc0/1 | a/1 lc0/1"],
+            &[],
+        ),
+        (
+            "a TAP that is only a source has one worker",
+            "[[pipelines]]\nfrom = ['lc0']\nto = ['a']",
+            "0-1",
+            &["0: lc0 | a/0"],
+            &[],
+        ),
+        (
+            "cores of a port",
+            "[ports.q]\nkind = 'af_xdp'\ninterface = 'quad'\ncores = [3, 1]\n[[pipelines]]\nfrom = ['q']\nto = ['lc0']",
+            "0-3",
+            &["1: q/1 q/3 | lc0/0", "3: q/0 q/2 | lc0/1"],
+            &["cores 0,2"],
+        ),
+        (
+            "two TAPs in a circle of their own",
+            "[ports.lc1]\nkind = 'tap'\n[[pipelines]]\nfrom = ['lc0']\nto = ['lc1']\n[[pipelines]]\nfrom = ['lc1']\nto = ['lc0']",
+            "0-1",
+            &["0: lc0 lc1 | lc0 lc1"],
+            &[],
+        ),
+        (
+            "a namespace that may not be looked into",
+            "[ports.s]\nkind = 'af_xdp'\ninterface = 'x0'\nnetns = 'secret'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']",
+            "0",
+            &["0: s/0 | lc0"],
+            &["\"secret\" were not inspected: looking into another network namespace needs root"],
+        ),
+        (
+            "long frames",
+            "[ports.j]\nkind = 'af_xdp'\ninterface = 'jumbo0'\n[[pipelines]]\nfrom = ['j']\nto = ['lc0']",
+            "0",
+            &["0: j/0 | lc0"],
+            &[
+                "jumbo0 has mtu 3000",
+                "holds frames of 1792",
+                "slot_size = 4096",
+            ],
+        ),
+        (
+            "an address, forced",
+            "[ports.w]\nkind = 'af_xdp'\ninterface = 'gw0'\nforce = true\n[[pipelines]]\nfrom = ['w']\nto = ['lc0']",
+            "0",
+            &["0: w/0 | lc0"],
+            &[],
+        ),
+    ];
+    for (what, text, cores, workers, notes) in cases {
+        let plan = plan(&format!("{XDP}{text}"), cores, &FakeMachine)
+            .unwrap_or_else(|errors| panic!("{what}: {errors:?}"));
+        let short: Vec<String> = plan
+            .workers
+            .iter()
+            .map(|worker| {
+                let names = |wanted: fn(&crate::config::Unit) -> bool| -> Vec<String> {
+                    let units = worker.units.iter().filter(|unit| wanted(unit));
+                    units.map(|unit| plan.unit(unit)).collect()
+                };
+                format!(
+                    "{}: {} | {}",
+                    worker.core,
+                    names(|unit| unit.source).join(" "),
+                    names(|unit| unit.sink).join(" ")
+                )
+            })
+            .collect();
+        let workers: Vec<String> = workers
+            .iter()
+            // A TAP of one descriptor is shown without its number.
+            .map(|line| match workers.len() {
+                1 => line.replace("lc0/0", "lc0"),
+                _ => (*line).to_owned(),
+            })
+            .collect();
+        assert_eq!(short, workers, "{what}\n{plan}");
+        for note in *notes {
+            assert!(plan.to_string().contains(note), "{what}: {note}\n{plan}");
+        }
+        every_unit_belongs(what, &plan);
+    }
+}
+
+/// What holds of every plan: a queue is on one worker, a pipeline on a worker has all its sinks there,
+/// and every source is polled by someone.
+fn every_unit_belongs(what: &str, plan: &crate::config::Plan) {
+    let mut seen = std::collections::HashSet::new();
+    let mut polled = std::collections::HashSet::new();
+    for worker in &plan.workers {
+        assert!(
+            !worker.pipelines.is_empty(),
+            "{what}: a worker without work\n{plan}"
+        );
+        for unit in &worker.units {
+            assert!(
+                seen.insert((unit.port, unit.queue)),
+                "{what}: shared\n{plan}"
+            );
+        }
+        for pipeline in &worker.pipelines {
+            let whole = &plan.pipelines[pipeline.pipeline];
+            let sinks: Vec<usize> = pipeline
+                .sinks
+                .iter()
+                .map(|&s| worker.units[s].port)
+                .collect();
+            assert_eq!(sinks, whole.to, "{what}\n{plan}");
+            for &source in &pipeline.sources {
+                assert!(
+                    whole.from.contains(&worker.units[source].port),
+                    "{what}\n{plan}"
+                );
+                polled.insert(worker.units[source].port);
+            }
+        }
+    }
+    for (i, port) in plan.ports.iter().enumerate() {
+        assert_eq!(
+            polled.contains(&i),
+            port.source,
+            "{what}: {}\n{plan}",
+            port.name
+        );
+    }
+}
+
+#[test]
+fn memory() {
+    let text = format!(
+        "[engine]\nslots = 1024\n{XDP}[ports.big]\nkind = 'tap'\nmtu = 9000\n[[pipelines]]\nfrom = ['a', 'f']\nto = ['big']"
+    );
+    let plan = plan(&text, "0", &FakeMachine).expect("a plan");
+    let worker = &plan.workers[0];
+    // 9,000 and 22 bytes of headers, in whole cache lines.
+    assert_eq!(worker.own_slot_size, Some(9024));
+    assert_eq!(plan.memory(worker), 1024 * (2 * 2048 + 9024));
+    assert!(!plan.finite);
+    assert_eq!(worker.node, Some(0));
+}
+
+#[test]
+fn a_run_ends_with_its_files() {
+    for (loops, source, finite) in [(1, "f", true), (0, "f", false), (1, "lc1", false)] {
+        let text = format!(
+            "[ports.f]\nkind = 'pcap'\npath = 'b.pcap'\nloops = {loops}\n[ports.lc1]\nkind = 'tap'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['{source}']\nto = ['lc0']"
+        );
+        let plan = plan(&text, "0", &FakeMachine).expect("a plan");
+        assert_eq!(plan.finite, finite, "loops = {loops}, from {source}");
+        let lc0 = plan
+            .ports
+            .iter()
+            .find(|port| port.name == "lc0")
+            .expect("lc0");
+        assert!(lc0.passive());
+        for port in plan.ports.iter().filter(|port| port.source) {
+            assert!(!port.passive());
+        }
+    }
+}
+
+#[test]
+fn the_printed_plan() {
+    let plan = plan(FULL, "2-3", &FakeMachine).expect_err("core 1 is not among them");
+    assert!(
+        plan[0].to_string().contains("core 1 has no worker"),
+        "{}",
+        plan[0]
+    );
+    let text = FULL.replace("cores = [1]\n", "");
+    let plan = super::plan(&text, "2-3", &FakeMachine)
+        .expect("a plan")
+        .to_string();
+    let expected = "\
+ports
+  uplink  in       af_xdp on eth0, queues 0-1, mode auto, checksums auto, offloads fix (ixgbe, mtu 1500)
+  sample  in       pcap sample.pcapng at 1000 frames a second, for ever
+  slow    in       pcap sample.pcapng at 0.5 times its original pace
+  lc0     out      tap lc0 in namespace ids, to be made, mtu 9000, 2 queues, passive, waits 5s for a listener
+pipelines
+  uplink, sample -> web (filtered, 4 rules, ARP passes) -> lc0
+  slow -> open (everything) -> lc0
+workers
+  core 2 (node 1)  polls uplink/0, sample; writes lc0/0
+    memory 43 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9024 bytes
+  core 3 (node 1)  polls uplink/1, slow; writes lc0/1
+    memory 43 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9024 bytes
+engine
+  2 workers, 86 MiB of frame memory (huge pages: off), batches of 32, idle: busy
+note: port \"down\" (line 23) is in no pipeline; it is not opened
+";
+    assert_eq!(plan, expected);
+}
