@@ -5,6 +5,7 @@
 //! others build on these two. Everything that is made or changed here has an owner that undoes it when it
 //! is dropped.
 
+pub mod ethtool;
 pub mod listeners;
 pub mod monitor;
 pub mod netlink;
