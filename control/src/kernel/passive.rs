@@ -34,7 +34,7 @@ pub enum PassiveError {
         /// The interface.
         interface: String,
         /// From aya.
-        error: EbpfError,
+        error: Box<EbpfError>,
     },
     /// Neither TCX nor clsact takes it.
     #[error(
@@ -48,7 +48,7 @@ pub enum PassiveError {
         /// The interface.
         interface: String,
         /// From aya.
-        error: ProgramError,
+        error: Box<ProgramError>,
     },
 }
 
@@ -89,10 +89,10 @@ impl PassiveIngress {
     /// Without CAP_BPF and CAP_NET_ADMIN of the machine (EPERM in every user namespace), or without the
     /// interface.
     pub fn attach(ns: &NetNs, interface: &str) -> Result<Self, PassiveError> {
-        let load_error = |error| PassiveError::Load {
+        let load_error = |error: EbpfError| PassiveError::Load {
             ns: ns.clone(),
             interface: interface.into(),
-            error,
+            error: error.into(),
         };
         let mut ebpf = Ebpf::load(objects::passive()).map_err(load_error)?;
         program(&mut ebpf)
@@ -102,7 +102,7 @@ impl PassiveIngress {
             PassiveError::Attach {
                 ns: ns.clone(),
                 interface: interface.into(),
-                error,
+                error: error.into(),
             }
         })?;
         Ok(Self {

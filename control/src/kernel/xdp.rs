@@ -59,7 +59,7 @@ pub enum XdpError {
         /// The interface.
         interface: String,
         /// From aya.
-        error: EbpfError,
+        error: Box<EbpfError>,
     },
     /// Somebody else's program is there already.
     #[error(
@@ -72,7 +72,7 @@ pub enum XdpError {
         /// The interface.
         interface: String,
         /// Whose it is.
-        program: ForeignProgram,
+        program: Box<ForeignProgram>,
     },
     /// The driver or the kernel does not attach it.
     #[error("{ns}: cannot attach the XDP program to {interface} ({mode} mode): {error}; {}", attach_remedy(*mode, error))]
@@ -122,7 +122,7 @@ pub enum XdpError {
         /// What was tried.
         what: &'static str,
         /// From aya.
-        error: MapError,
+        error: Box<MapError>,
     },
 }
 
@@ -264,12 +264,12 @@ impl XdpProgram {
         let mut ebpf = load(queues, options.unclaimed).map_err(|error| XdpError::Load {
             ns: ns.clone(),
             interface: interface.into(),
-            error,
+            error: error.into(),
         })?;
         let (program, id) = program_of(&mut ebpf).map_err(|error| XdpError::Load {
             ns: ns.clone(),
             interface: interface.into(),
-            error: error.into(),
+            error: Box::new(error.into()),
         })?;
         let attach = |mode: XdpMode| {
             in_netns(ns, || {
@@ -322,7 +322,7 @@ impl XdpProgram {
         let map_error = |error| XdpError::Load {
             ns: ns.clone(),
             interface: interface.into(),
-            error: EbpfError::MapError(error),
+            error: Box::new(EbpfError::MapError(error)),
         };
         Ok(Self {
             _link: link,
@@ -460,7 +460,7 @@ impl XdpProgram {
             interface: self.interface.clone(),
             queue,
             what,
-            error,
+            error: error.into(),
         }
     }
 }
@@ -486,7 +486,7 @@ fn free_interface(netlink: &mut Netlink, ns: &NetNs, interface: &str) -> Result<
         Some(attached) => Err(XdpError::Occupied {
             ns: ns.clone(),
             interface: interface.into(),
-            program: ForeignProgram::describe(attached.program),
+            program: ForeignProgram::describe(attached.program).into(),
         }),
     }
 }
