@@ -24,9 +24,6 @@ use signal_hook::{
     iterator::Signals,
 };
 
-/// How long `stop` waits for the daemon to end.
-const END: Duration = Duration::from_secs(10);
-
 /// Asks a running dataplane, and changes its policies.
 #[derive(Debug, Parser)]
 #[command(
@@ -57,7 +54,11 @@ enum Action {
     #[command(subcommand)]
     Policy(Policy),
     /// End the dataplane, and wait until it has ended
-    Stop,
+    Stop {
+        /// How long to wait, in seconds
+        #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+        wait: Duration,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -71,7 +72,7 @@ struct StatsArgs {
         value_name = "SECONDS",
         num_args = 0..=1,
         default_missing_value = "1",
-        value_parser = interval
+        value_parser = seconds
     )]
     watch: Option<Duration>,
 }
@@ -127,8 +128,8 @@ enum Failure {
     Rules { path: PathBuf, source: io::Error },
     #[error(transparent)]
     Client(#[from] ClientError),
-    #[error("the dataplane was told to stop but still runs after {} s; see its output", END.as_secs())]
-    StillRuns,
+    #[error("the dataplane was told to stop but still runs after {} s; see its output", waited.as_secs_f64())]
+    StillRuns { waited: Duration },
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -137,7 +138,7 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Rules { .. } => 2,
-            Self::Client(ClientError::Refused(_)) | Self::StillRuns | Self::Output(_) => 1,
+            Self::Client(ClientError::Refused(_)) | Self::StillRuns { .. } | Self::Output(_) => 1,
             Self::Client(_) => 3,
         }
     }
@@ -214,10 +215,10 @@ fn run(command: Command) -> Result<(), Failure> {
             let applied = client.call(&Request::PolicyRemove { name, rule })?;
             print_applied(&mut out, applied)?;
         }
-        Action::Stop => {
+        Action::Stop { wait } => {
             let _: Stopping = client.call(&Request::Stop {})?;
-            if !client.wait_for_end(END) {
-                return Err(Failure::StillRuns);
+            if !client.wait_for_end(wait) {
+                return Err(Failure::StillRuns { waited: wait });
             }
             writeln!(out, "stopped")?;
         }
@@ -321,8 +322,8 @@ fn warn_of_broken_laws(stats: &Stats) {
     }
 }
 
-/// Seconds between readings: a tenth to a day.
-fn interval(text: &str) -> Result<Duration, String> {
+/// Seconds, from a tenth to a day.
+fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<f64>() {
         Ok(seconds) if (0.1..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("give seconds, from 0.1 to 86400".to_owned()),
