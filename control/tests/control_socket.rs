@@ -237,7 +237,8 @@ fn those_who_keep_us_waiting_give_way() {
     while deaf.write_all(b"{\"op\":\"stats\"}\n").is_ok() {}
     let started = Instant::now();
     client(&daemon).call::<Stats>(&Request::Stats {}).unwrap();
-    assert!(started.elapsed() < Duration::from_secs(5));
+    // Far less than the minute that silence is borne.
+    assert!(started.elapsed() < Duration::from_secs(20));
     // The first were cut off.
     let mut first = &silent[0];
     assert_eq!(first.read(&mut [0]).unwrap_or(0), 0);
@@ -255,7 +256,8 @@ fn the_end_of_the_server_is_prompt_and_leaves_nothing() {
     let Daemon { server, .. } = daemon;
     let started = Instant::now();
     drop(server);
-    assert!(started.elapsed() < Duration::from_millis(500));
+    // It waits neither for silence to end nor for the half line.
+    assert!(started.elapsed() < Duration::from_secs(20));
     assert!(!path.exists());
     let lost = stopping.call::<Stats>(&Request::Stats {}).unwrap_err();
     assert!(matches!(lost, ClientError::Lost { .. }), "{lost}");

@@ -13,11 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::{
-    api::server::{Server, Service},
-    stats::Stats,
-};
-use fake::{Daemon, Fake};
+use control::stats::Stats;
+use fake::{Daemon, Fake, serve};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -217,8 +214,7 @@ fn stopping_waits_until_the_daemon_has_ended() {
     if let Some(path) = env::var_os(SOCKET) {
         // The daemon's part, in a process of its own.
         let fake = Arc::new(Fake::default());
-        let service = Arc::clone(&fake) as Arc<dyn Service>;
-        let server = Server::start(Path::new(&path), None, service).unwrap();
+        let server = serve(Path::new(&path), Arc::clone(&fake));
         while !fake.stopped() {
             thread::sleep(Duration::from_millis(5));
         }
@@ -248,9 +244,15 @@ fn stopping_waits_until_the_daemon_has_ended() {
         ended(output),
         (Some(0), "stopped\n".to_owned(), String::new())
     );
-    // It has ended already, but for its last threads; it would run on for longer than this.
-    thread::sleep(Duration::from_millis(20));
-    let status = daemon.try_wait().unwrap().map(|status| status.success());
+    // It has ended already, but perhaps for its last threads; it would have run on for longer.
+    let mut status = None;
+    for _ in 0..20 {
+        status = daemon.try_wait().unwrap().map(|status| status.success());
+        if status.is_some() {
+            break;
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
     assert_eq!(status, Some(true));
 }
 

@@ -5,8 +5,10 @@
 //! other. [`rules`] turns what a person types into rule text, [`render`] answers into tables.
 
 pub mod client;
+mod connection;
 pub mod protocol;
 pub mod render;
 pub mod rules;
 pub mod server;
 pub mod socket;
+mod units;

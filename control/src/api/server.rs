@@ -1,18 +1,15 @@
-//! The daemon's side of the control socket: one thread that accepts, and a short-lived thread for
-//! each connection. What a caller can hold is bounded in number, bytes and time, so that a slow or
+//! The daemon's side of the control socket: what it can be asked, one thread that accepts, and a
+//! short-lived thread for each connection. What a caller can hold is bounded in number, bytes and time, so that a slow or
 //! hostile one costs the others nothing.
 
 use std::{
     collections::HashMap,
-    io::{self, Read, Write},
+    io,
     net::Shutdown,
     os::{fd::AsFd, unix::net::UnixStream},
     path::{Path, PathBuf},
     process,
-    sync::{
-        Arc, Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, atomic::AtomicUsize},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -24,23 +21,14 @@ use nix::{
 use serde::Serialize;
 
 use super::{
-    protocol::{
-        self, Applied, MAX_LINE, PolicyText, PortInfo, Refusal, Reply, Request, Stopping, Version,
-    },
-    socket::{ControlSocket, SocketError},
+    connection::Connection,
+    protocol::{self, Applied, PolicyText, PortInfo, Refusal, Reply, Request, Stopping, Version},
+    socket::ControlSocket,
 };
 use crate::stats::Stats;
 
 /// Connections at a time. One more takes the place of the one that has kept us waiting longest.
 pub const MAX_CONNECTIONS: usize = 64;
-/// How long a connection may say nothing.
-const IDLE: Duration = Duration::from_secs(60);
-/// How long one line may take from its first byte to its last, in either direction.
-const LINE: Duration = Duration::from_secs(30);
-/// What all connections together may hold of unfinished requests, in bytes.
-const BUDGET: usize = 4 * MAX_LINE;
-/// What a connection may hold without asking the budget.
-const SMALL: usize = 64 << 10;
 /// How long the end of the server waits for answers that are on their way.
 const LINGER: Duration = Duration::from_millis(50);
 
@@ -72,14 +60,8 @@ pub trait Service: Send + Sync + 'static {
 
 /// Why the control socket is not served.
 #[derive(Debug, thiserror::Error)]
-pub enum ServerError {
-    /// The socket could not be made.
-    #[error(transparent)]
-    Socket(#[from] SocketError),
-    /// The kernel gave no thread or no descriptor.
-    #[error("cannot serve the control socket: {0}; raise the limits of processes and open files")]
-    Thread(#[from] io::Error),
-}
+#[error("cannot serve the control socket: {0}; raise the limits of processes and open files")]
+pub struct ServerError(#[from] io::Error);
 
 /// A served control socket. When it is dropped, nobody is accepted any more, answers that are on their
 /// way get 50 ms, and the socket's file is removed.
@@ -92,13 +74,11 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens on `path`, for its owner and `group`, and answers with `service`.
-    pub fn start(
-        path: &Path,
-        group: Option<&str>,
-        service: Arc<dyn Service>,
-    ) -> Result<Self, ServerError> {
-        let socket = ControlSocket::listen(path, group)?;
+    /// Accepts from `socket` and answers with `service`. Its threads have the privilege that the
+    /// caller has at this moment: listen before [`lock_down`](crate::privilege::lock_down), start
+    /// after it.
+    pub fn start(socket: ControlSocket, service: Arc<dyn Service>) -> Result<Self, ServerError> {
+        let path = socket.path().to_owned();
         let end = Arc::new(
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
                 .map_err(io::Error::from)?,
@@ -116,7 +96,7 @@ impl Server {
         Ok(Self {
             shared,
             end,
-            path: path.to_owned(),
+            path,
             accepting: Some(accepting),
         })
     }
@@ -150,13 +130,13 @@ impl Drop for Server {
 }
 
 /// What the threads have in common.
-struct Shared {
-    service: Arc<dyn Service>,
+pub(super) struct Shared {
+    pub(super) service: Arc<dyn Service>,
     connections: Mutex<Connections>,
     /// A connection has ended.
-    ended: Condvar,
+    pub(super) ended: Condvar,
     /// Bytes of the budget that are in use.
-    held: AtomicUsize,
+    pub(super) held: AtomicUsize,
 }
 
 impl std::fmt::Debug for Shared {
@@ -166,16 +146,16 @@ impl std::fmt::Debug for Shared {
 }
 
 #[derive(Default)]
-struct Connections {
+pub(super) struct Connections {
     next: u64,
-    live: HashMap<u64, Live>,
+    pub(super) live: HashMap<u64, Live>,
 }
 
 /// A connection that has a thread.
-struct Live {
+pub(super) struct Live {
     stream: Arc<UnixStream>,
     /// Since when we wait for the caller; `None` while the caller waits for us.
-    waiting: Option<Instant>,
+    pub(super) waiting: Option<Instant>,
 }
 
 impl Connections {
@@ -201,7 +181,7 @@ impl Connections {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, Connections> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Connections> {
         // Nothing under this lock panics half-way.
         self.connections
             .lock()
@@ -282,139 +262,6 @@ fn serve(stream: UnixStream, shared: &Arc<Shared>) {
         });
 }
 
-/// One connection, in its thread. Its place is free again when it is dropped.
-struct Connection {
-    shared: Arc<Shared>,
-    stream: Arc<UnixStream>,
-    number: u64,
-    /// What it holds of the budget.
-    charged: usize,
-}
-
-impl Connection {
-    /// Answers line by line until the caller goes, is too slow or sends too much.
-    fn run(&mut self) -> io::Result<()> {
-        let mut buffer = Vec::new();
-        loop {
-            let line = match self.read_line(&mut buffer) {
-                Ok(Some(line)) => line,
-                Ok(None) => return Ok(()),
-                Err(e) if e.kind() == io::ErrorKind::FileTooLarge => {
-                    let refusal = Reply::<()>::Error(Refusal::new(&e));
-                    return self.write_line(&encode(&refusal));
-                }
-                Err(e) => return Err(e),
-            };
-            self.waiting(None);
-            let reply = answer(&*self.shared.service, &buffer[..line]);
-            self.waiting(Some(Instant::now()));
-            self.write_line(&reply)?;
-            buffer.drain(..=line);
-            if buffer.capacity() > SMALL && buffer.len() <= SMALL {
-                buffer.shrink_to(SMALL);
-                self.charge(0)?;
-            }
-        }
-    }
-
-    /// Reads until `buffer` holds a line; answers with its length without the newline, or `None` when
-    /// the caller ended. What follows the line stays in the buffer.
-    fn read_line(&mut self, buffer: &mut Vec<u8>) -> io::Result<Option<usize>> {
-        let mut chunk = vec![0; SMALL];
-        let mut searched = 0;
-        let mut deadline = Instant::now() + if buffer.is_empty() { IDLE } else { LINE };
-        loop {
-            if let Some(at) = buffer[searched..].iter().position(|&b| b == b'\n') {
-                return Ok(Some(searched + at));
-            }
-            if buffer.len() >= MAX_LINE {
-                return Err(io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    format!("the request is longer than {MAX_LINE} bytes; send fewer rules"),
-                ));
-            }
-            searched = buffer.len();
-            self.stream.set_read_timeout(Some(left(deadline)?))?;
-            let room = chunk.len().min(MAX_LINE - buffer.len());
-            let n = match (&*self.stream).read(&mut chunk[..room]) {
-                Ok(0) => return Ok(None),
-                Ok(n) => n,
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
-                Err(e) => return Err(e),
-            };
-            if buffer.is_empty() {
-                deadline = Instant::now() + LINE;
-            }
-            self.charge(buffer.len() + n)?;
-            buffer.extend_from_slice(&chunk[..n]);
-        }
-    }
-
-    fn write_line(&self, mut line: &[u8]) -> io::Result<()> {
-        let deadline = Instant::now() + LINE;
-        while !line.is_empty() {
-            self.stream.set_write_timeout(Some(left(deadline)?))?;
-            match (&*self.stream).write(line) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(n) => line = &line[n..],
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(e),
-            }
-        }
-        Ok(())
-    }
-
-    /// Says since when this connection waits for its caller.
-    fn waiting(&self, since: Option<Instant>) {
-        if let Some(live) = self.shared.lock().live.get_mut(&self.number) {
-            live.waiting = since;
-        }
-    }
-
-    /// Takes from the budget what a buffer of `bytes` needs beyond a small one, or gives it back.
-    fn charge(&mut self, bytes: usize) -> io::Result<()> {
-        // A growing vector doubles.
-        let need = if bytes <= SMALL {
-            0
-        } else {
-            bytes.next_power_of_two()
-        };
-        let held = &self.shared.held;
-        if need > self.charged {
-            let more = need - self.charged;
-            if held.fetch_add(more, Ordering::Relaxed) + more > BUDGET {
-                held.fetch_sub(more, Ordering::Relaxed);
-                return Err(io::Error::new(
-                    io::ErrorKind::FileTooLarge,
-                    "too many large requests at once; try again in a moment",
-                ));
-            }
-        } else {
-            held.fetch_sub(self.charged - need, Ordering::Relaxed);
-        }
-        self.charged = need;
-        Ok(())
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        self.shared.held.fetch_sub(self.charged, Ordering::Relaxed);
-        self.shared.lock().live.remove(&self.number);
-        // The stream's last owner closes it; shut down, the caller sees the end now.
-        let _ = self.stream.shutdown(Shutdown::Both);
-        self.shared.ended.notify_all();
-    }
-}
-
-fn left(deadline: Instant) -> io::Result<Duration> {
-    let left = deadline.saturating_duration_since(Instant::now());
-    if left.is_zero() {
-        return Err(io::ErrorKind::TimedOut.into());
-    }
-    Ok(left)
-}
-
 /// Answers one request line with one reply line, its newline included. Total: bytes of any kind get an
 /// answer.
 pub fn answer(service: &dyn Service, line: &[u8]) -> Vec<u8> {
@@ -452,7 +299,8 @@ fn reply<T: Serialize>(result: Result<T, Refusal>) -> Vec<u8> {
     })
 }
 
-fn encode<T: Serialize>(reply: &Reply<T>) -> Vec<u8> {
+/// A reply as its line.
+pub(super) fn encode<T: Serialize>(reply: &Reply<T>) -> Vec<u8> {
     let mut line = serde_json::to_vec(reply).unwrap_or_else(|e| {
         let message = format!("the answer cannot be written as JSON: {e}");
         serde_json::json!({ "error": { "message": message } })

@@ -12,6 +12,7 @@ use control::{
     api::{
         protocol::{Applied, Listener, PolicyText, PortInfo, Refusal},
         server::{Server, Service},
+        socket::ControlSocket,
     },
     stats::{PipelineStats, PortStats, Stats},
 };
@@ -123,6 +124,11 @@ impl Service for Fake {
     }
 }
 
+/// Serves a fake.
+pub(crate) fn serve(path: &Path, fake: Arc<Fake>) -> Server {
+    Server::start(ControlSocket::listen(path, None).unwrap(), fake).unwrap()
+}
+
 /// A fake that is served in a directory of its own.
 pub(crate) struct Daemon {
     pub(crate) fake: Arc<Fake>,
@@ -137,7 +143,7 @@ impl Daemon {
         let fake = Arc::new(Fake::default());
         let path = directory.path().join("control.sock");
         Self {
-            server: Server::start(&path, None, Arc::clone(&fake) as Arc<dyn Service>).unwrap(),
+            server: serve(&path, Arc::clone(&fake)),
             fake,
             _directory: directory,
         }
