@@ -1,6 +1,6 @@
 //! What a verdict costs, and what a policy costs to compile. One iteration judges a batch of 64 frames;
-//! divan's "item" is one frame. Keys are random, so that large tables miss the caches as they do in
-//! use; batches are drawn from far more frames than a cache holds.
+//! divan's "item" is one frame. Every batch is new and random, so that large tables miss the caches as
+//! they do in use.
 
 use std::net::Ipv4Addr;
 
@@ -15,8 +15,6 @@ fn main() {
 }
 
 const BATCH: usize = 64;
-/// Frames that batches are drawn from, in turn.
-const FRAMES: usize = 1 << 14;
 
 /// Numbers that look random and are the same in every run (splitmix64).
 fn scattered(seed: u64) -> impl Iterator<Item = u64> {
@@ -83,36 +81,31 @@ fn range(random: u64) -> PortRange {
     }
 }
 
-/// Frames to random rules' destinations: to an allowed port, or (a miss) to the port below.
-fn frames(rules: &[Rule], hit: bool) -> Vec<Headers> {
-    scattered(4)
-        .take(FRAMES)
-        .map(|random| {
-            let rule = &rules[random as usize % rules.len()];
-            let port = rule.to_ports[0].first;
-            let (dst, network) = match rule.to {
-                Some(IpNet::V4(net)) => {
-                    let host = u32::from(net.hostmask()) & (random >> 32) as u32;
-                    (u128::from(net.addr().to_bits() | host), Network::V4)
-                }
-                Some(IpNet::V6(net)) => {
-                    let host = u128::from(net.hostmask()) & u128::from(random);
-                    (net.addr().to_bits() | host, Network::V6)
-                }
-                None => (0, Network::V4),
-            };
-            Headers {
-                src: u128::from(random >> 32),
-                dst,
-                src_port: random as u16,
-                dst_port: if hit { port } else { port - 1 },
-                protocol: protocol::TCP,
-                tcp_flags: tcp_flags::ACK,
-                network,
-                ..Headers::default()
-            }
-        })
-        .collect()
+/// A frame to a random rule's destination: to an allowed port, or (a miss) to the port below.
+fn frame(rules: &[Rule], random: u64, hit: bool) -> Headers {
+    let rule = &rules[random as usize % rules.len()];
+    let port = rule.to_ports[0].first;
+    let (dst, network) = match rule.to {
+        Some(IpNet::V4(net)) => {
+            let host = u32::from(net.hostmask()) & (random >> 32) as u32;
+            (u128::from(net.addr().to_bits() | host), Network::V4)
+        }
+        Some(IpNet::V6(net)) => {
+            let host = u128::from(net.hostmask()) & u128::from(random);
+            (net.addr().to_bits() | host, Network::V6)
+        }
+        None => (0, Network::V4),
+    };
+    Headers {
+        src: u128::from(random >> 32),
+        dst,
+        src_port: random as u16,
+        dst_port: if hit { port } else { port - 1 },
+        protocol: protocol::TCP,
+        tcp_flags: tcp_flags::ACK,
+        network,
+        ..Headers::default()
+    }
 }
 
 fn compile(rules: Vec<Rule>) -> Snapshot {
@@ -124,52 +117,52 @@ fn compile(rules: Vec<Rule>) -> Snapshot {
 }
 
 fn run(bencher: Bencher<'_, '_>, mut rules: Vec<Rule>, hit: bool, replies: bool) {
-    let frames = frames(&rules, hit);
     for rule in &mut rules {
         rule.replies = replies;
     }
     let snapshot = compile(rules);
-    let mut batches = frames.chunks_exact(BATCH).cycle();
-    let mut verdicts = [Verdict::Drop(Reason::NotAllowed); BATCH];
+    let mut random = scattered(4);
     bencher
         .counter(ItemsCount::new(BATCH))
-        .bench_local(move || {
-            if let Some(batch) = batches.next() {
-                judge(divan::black_box(batch), &snapshot, &mut verdicts);
+        .with_inputs(|| {
+            let mut batch = [Headers::default(); BATCH];
+            for (headers, random) in batch.iter_mut().zip(&mut random) {
+                *headers = frame(snapshot.rules(), random, hit);
             }
-            divan::black_box(&mut verdicts);
-        });
+            (batch, [Verdict::Drop(Reason::Shutdown); BATCH])
+        })
+        .bench_local_refs(|(batch, verdicts)| judge(batch, &snapshot, verdicts));
 }
 
 const EXACT: &[usize] = &[10, 65_536, 1_000_000];
 const PREFIXES: &[usize] = &[10_000, 100_000];
 
-#[divan::bench(args = EXACT, sample_count = 200, sample_size = 100)]
+#[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
 fn exact_hit(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, exact(rules), true, false);
 }
 
-#[divan::bench(args = EXACT, sample_count = 200, sample_size = 100)]
+#[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
 fn exact_miss(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, exact(rules), false, false);
 }
 
-#[divan::bench(args = EXACT, sample_count = 200, sample_size = 100)]
+#[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
 fn exact_with_replies_miss(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, exact(rules), false, true);
 }
 
-#[divan::bench(args = PREFIXES, sample_count = 200, sample_size = 100)]
+#[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_hit(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, prefixes(rules), true, false);
 }
 
-#[divan::bench(args = PREFIXES, sample_count = 200, sample_size = 100)]
+#[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_miss(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, prefixes(rules), false, false);
 }
 
-#[divan::bench(args = PREFIXES, sample_count = 200, sample_size = 100)]
+#[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_ipv6_hit(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, prefixes6(rules), true, false);
 }
