@@ -81,8 +81,24 @@ fn range(random: u64) -> PortRange {
     }
 }
 
+/// Which frames are judged.
+#[derive(Clone, Copy)]
+enum Traffic {
+    /// Allowed ones.
+    Hit,
+    /// Others.
+    Miss,
+    /// Either, at random: what branches cannot predict.
+    Mixed,
+}
+
 /// A frame to a random rule's destination: to an allowed port, or (a miss) to the port below.
-fn frame(rules: &[Rule], random: u64, hit: bool) -> Headers {
+fn frame(rules: &[Rule], random: u64, traffic: Traffic) -> Headers {
+    let hit = match traffic {
+        Traffic::Hit => true,
+        Traffic::Miss => false,
+        Traffic::Mixed => random >> 63 == 1,
+    };
     let rule = &rules[random as usize % rules.len()];
     let port = rule.to_ports[0].first;
     let (dst, network) = match rule.to {
@@ -116,7 +132,7 @@ fn compile(rules: Vec<Rule>) -> Snapshot {
     Snapshot::compile(&spec, 1).unwrap_or_else(|e| panic!("{e}"))
 }
 
-fn run(bencher: Bencher<'_, '_>, mut rules: Vec<Rule>, hit: bool, replies: bool) {
+fn run(bencher: Bencher<'_, '_>, mut rules: Vec<Rule>, traffic: Traffic, replies: bool) {
     for rule in &mut rules {
         rule.replies = replies;
     }
@@ -127,7 +143,7 @@ fn run(bencher: Bencher<'_, '_>, mut rules: Vec<Rule>, hit: bool, replies: bool)
         .with_inputs(|| {
             let mut batch = [Headers::default(); BATCH];
             for (headers, random) in batch.iter_mut().zip(&mut random) {
-                *headers = frame(snapshot.rules(), random, hit);
+                *headers = frame(snapshot.rules(), random, traffic);
             }
             (batch, [Verdict::Drop(Reason::Shutdown); BATCH])
         })
@@ -139,32 +155,42 @@ const PREFIXES: &[usize] = &[10_000, 100_000];
 
 #[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
 fn exact_hit(bencher: Bencher<'_, '_>, rules: usize) {
-    run(bencher, exact(rules), true, false);
+    run(bencher, exact(rules), Traffic::Hit, false);
 }
 
 #[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
 fn exact_miss(bencher: Bencher<'_, '_>, rules: usize) {
-    run(bencher, exact(rules), false, false);
+    run(bencher, exact(rules), Traffic::Miss, false);
 }
 
 #[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
 fn exact_with_replies_miss(bencher: Bencher<'_, '_>, rules: usize) {
-    run(bencher, exact(rules), false, true);
+    run(bencher, exact(rules), Traffic::Miss, true);
 }
 
 #[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_hit(bencher: Bencher<'_, '_>, rules: usize) {
-    run(bencher, prefixes(rules), true, false);
+    run(bencher, prefixes(rules), Traffic::Hit, false);
 }
 
 #[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_miss(bencher: Bencher<'_, '_>, rules: usize) {
-    run(bencher, prefixes(rules), false, false);
+    run(bencher, prefixes(rules), Traffic::Miss, false);
+}
+
+#[divan::bench(args = EXACT, sample_count = 1000, sample_size = 20)]
+fn exact_mixed(bencher: Bencher<'_, '_>, rules: usize) {
+    run(bencher, exact(rules), Traffic::Mixed, false);
+}
+
+#[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
+fn prefixes_mixed(bencher: Bencher<'_, '_>, rules: usize) {
+    run(bencher, prefixes(rules), Traffic::Mixed, false);
 }
 
 #[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_ipv6_hit(bencher: Bencher<'_, '_>, rules: usize) {
-    run(bencher, prefixes6(rules), true, false);
+    run(bencher, prefixes6(rules), Traffic::Hit, false);
 }
 
 #[divan::bench(args = EXACT, sample_count = 5, sample_size = 1)]
