@@ -277,7 +277,8 @@ pub enum ReadError {
         /// How much came out of it.
         offset: u64,
     },
-    /// The compressed stream is corrupt.
+    /// The compressed stream is corrupt. A decompressor that finds no way on keeps what it had not given
+    /// out yet, so that the last frames before the damage, some 64 KiB of them, can be missing.
     #[error(
         "corrupt: the {} data cannot be decompressed after byte {offset} of the uncompressed stream: {source}; fetch the file again",
         compression.name()
