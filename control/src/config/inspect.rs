@@ -105,7 +105,12 @@ fn af_xdp(
     let netns = xdp.netns.as_ref();
     let Some(links) = namespaces.links(netns, context, problems) else {
         let queues = match &xdp.queues {
-            Queues::All => vec![0],
+            Queues::All => {
+                problems.note(format!(
+                    "{context}: the queues of {name} are not known; queue 0 stands for all"
+                ));
+                vec![0]
+            }
             Queues::These(queues) => sorted(queues),
         };
         return (queues, None);
@@ -131,10 +136,6 @@ fn af_xdp(
     let ip = match netns {
         Some(netns) => format!("ip -n {}", **netns),
         None => "ip".to_owned(),
-    };
-    let within = match netns {
-        Some(netns) => format!("ip netns exec {} ", **netns),
-        None => String::new(),
     };
     let mut refuse =
         |message: String| problems.machine(xdp.interface.at, context.to_owned(), message);
@@ -179,9 +180,9 @@ fn af_xdp(
                     queue.at,
                     context.to_owned(),
                     format!(
-                        "{name} has {has}, no queue {}; where the driver has more, they come with: {within}ethtool -L {name} combined {}",
+                        "{name} has {has}, no queue {}; where the driver has more, they come with: {}",
                         **queue,
-                        **queue + 1
+                        more_queues(xdp, Some(&link), **queue as usize + 1)
                     ),
                 );
             }
@@ -189,6 +190,19 @@ fn af_xdp(
         }
     };
     (queues, Some(link))
+}
+
+/// The command that gives an interface `count` queues. A veth counts directions apart.
+pub(crate) fn more_queues(xdp: &AfXdp, link: Option<&Link>, count: usize) -> String {
+    let within = match &xdp.netns {
+        Some(netns) => format!("ip netns exec {} ", **netns),
+        None => String::new(),
+    };
+    let channels = match link {
+        Some(link) if link.driver == "veth" => format!("rx {count} tx {count}"),
+        _ => format!("combined {count}"),
+    };
+    format!("{within}ethtool -L {} {channels}", *xdp.interface)
 }
 
 fn sorted(queues: &[At<u32>]) -> Vec<u32> {
@@ -282,16 +296,22 @@ fn tap(tap: &Tap, context: &str, namespaces: &mut Namespaces<'_>, problems: &mut
         ),
         None => (String::new(), "ip".to_owned()),
     };
-    let driver = match taken.driver.as_str() {
-        "" => String::new(),
-        driver => format!(" (driver {driver:?})"),
+    let what = match taken.driver.as_str() {
+        // What another run holds goes with it; only a persistent one stays.
+        "tun" => format!(
+            "a TAP device {name:?}{place} already, perhaps another dataplane's; choose a name of its own (name = \"…\"), or if nobody needs it: {ip} link delete {name}"
+        ),
+        "" => {
+            format!("an interface {name:?}{place} already; choose a name of its own (name = \"…\")")
+        }
+        driver => format!(
+            "an interface {name:?}{place} already (driver {driver:?}); choose a name of its own (name = \"…\")"
+        ),
     };
     problems.machine(
         tap.device.at,
         context.to_owned(),
-        format!(
-            "there is an interface {name:?} already{place}{driver}, perhaps another dataplane's; choose a name of its own (name = \"…\"), or if nobody needs it: {ip} link delete {name}"
-        ),
+        format!("there is {what}"),
     );
 }
 

@@ -11,6 +11,7 @@ use dataplane::frame::MAX_REGIONS;
 
 use super::{
     cores::CoreList,
+    inspect,
     model::PortKind,
     plan::{PlannedPipeline, PlannedPort, Problems, Unit, WorkerPipeline},
 };
@@ -211,15 +212,11 @@ impl Spread<'_> {
                     continue;
                 }
                 let with: Vec<usize> = homes.iter().map(|&w| self.cores[w]).collect();
-                let within = match &xdp.netns {
-                    Some(netns) => format!("ip netns exec {} ", **netns),
-                    None => String::new(),
-                };
                 problems.config(
                     at,
                     format!("pipelines[{i}]"),
                     format!(
-                        "the {} {} would write to {:?}, whose {} belong to the {} {}, and two workers cannot share a queue; make more queues ({within}ethtool -L {} combined {}), or use one worker (--cores {})",
+                        "the {} {} would write to {:?}, whose {} belong to the {} {}, and two workers cannot share a queue; make more queues ({}), or use one worker (--cores {})",
                         workers(&without),
                         CoreList(without.clone()),
                         self.ports[to].name,
@@ -229,8 +226,7 @@ impl Spread<'_> {
                         },
                         workers(&with),
                         CoreList(with.clone()),
-                        *xdp.interface,
-                        self.cores.len(),
+                        inspect::more_queues(xdp, self.ports[to].link.as_ref(), self.cores.len()),
                         with.first().or(self.cores.first()).copied().unwrap_or(0),
                     ),
                 );

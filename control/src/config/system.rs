@@ -23,7 +23,7 @@ use netlink_packet_route::{
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::sched::{CloneFlags, CpuSet, sched_getaffinity, setns};
+use nix::sched::{CloneFlags, sched_getaffinity, setns};
 
 use super::{
     cores::CoreList,
@@ -49,7 +49,7 @@ impl Machine for SystemMachine {
 
     fn default_core(&self) -> usize {
         let cores = self.cores();
-        let allowed = sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap_or(CpuSet::new());
+        let allowed = sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap_or_default();
         let mut descending = cores.iter().rev();
         descending
             .find(|&&core| allowed.is_set(core).unwrap_or(false))
@@ -355,4 +355,50 @@ fn holders(id: u32) -> Vec<String> {
         }
     }
     holders
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_can_be_asked() {
+        let machine = SystemMachine;
+        let cores = machine.cores();
+        assert!(cores.is_sorted() && !cores.is_empty(), "{cores:?}");
+        assert!(cores.contains(&machine.default_core()));
+        let links = machine.links(None).expect("one's own interfaces");
+        let lo = links.iter().find(|link| link.name == "lo").expect("lo");
+        assert_eq!(
+            (lo.index, lo.driver.as_str(), lo.queues),
+            (1, "loopback", 1)
+        );
+        assert_eq!((lo.peer, lo.xdp), (None, None));
+    }
+
+    #[test]
+    fn what_is_not_there() {
+        let machine = SystemMachine;
+        let links = machine.links(Some("no-such-namespace"));
+        assert!(matches!(links, Err(LookError::NoNamespace)), "{links:?}");
+        assert_eq!(machine.namespace_id(None, Some("no-such-namespace")), None);
+        assert_eq!(machine.program(u32::MAX), format!("id {}", u32::MAX));
+        assert_eq!(machine.node(1 << 20), None);
+    }
+
+    #[test]
+    fn files() {
+        let machine = SystemMachine;
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("f");
+        fs::write(&file, b"abc").expect("a file");
+        assert_eq!(machine.file(&file).ok(), Some(FileFact::Regular(3)));
+        assert_eq!(machine.file(folder.path()).ok(), Some(FileFact::Directory));
+        assert_eq!(
+            machine.file(Path::new("/dev/null")).ok(),
+            Some(FileFact::Other)
+        );
+        let missing = machine.file(&folder.path().join("g"));
+        assert_eq!(missing.map_err(|e| e.kind()), Err(io::ErrorKind::NotFound));
+    }
 }

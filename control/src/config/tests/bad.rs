@@ -570,7 +570,7 @@ fn sinks() {
                 3,
                 &[(
                     "dp.toml:3:8",
-                    &["an interface \"taken\" already", "ip link delete taken"],
+                    &["a TAP device \"taken\" already", "ip link delete taken"],
                 )],
             ),
             (
@@ -578,10 +578,7 @@ fn sinks() {
                 "[ports.p]\nkind = 'tap'\nname = 'busy0'\nnetns = 'ids'",
                 "",
                 3,
-                &[(
-                    "dp.toml:3:8",
-                    &["in namespace \"ids\"", "ip -n ids link delete busy0"],
-                )],
+                &[("dp.toml:3:8", &["in namespace \"ids\"", "driver \"ixgbe\""])],
             ),
             (
                 "a missing namespace",

@@ -232,7 +232,10 @@ fn who_polls_what() {
             "[ports.s]\nkind = 'af_xdp'\ninterface = 'x0'\nnetns = 'secret'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']",
             "0",
             &["0: s/0 | lc0"],
-            &["\"secret\" were not inspected: looking into another network namespace needs root"],
+            &[
+                "\"secret\" were not inspected: looking into another network namespace needs root",
+                "the queues of x0 are not known; queue 0 stands for all",
+            ],
         ),
         (
             "long frames",
