@@ -22,7 +22,7 @@ use nix::{
         AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
         socket, sockopt::PeerCredentials,
     },
-    unistd::{Group, chown, getuid},
+    unistd::{AccessFlags, Group, access, chown, getuid},
 };
 
 /// Where the system's daemon listens.
@@ -105,13 +105,14 @@ pub enum SocketError {
     },
 }
 
-/// Where a daemon of this user listens: [`SYSTEM_SOCKET`] for root, else `dataplane.sock` in the
-/// user's runtime directory. Root of a user namespace is the ordinary user outside.
+/// Where a daemon of this user listens: [`SYSTEM_SOCKET`] for root of a machine or of a container
+/// with a `/run` of its own, else `dataplane.sock` in the user's runtime directory. Root of a bare
+/// user namespace is the ordinary user outside.
 pub fn default_path() -> Result<PathBuf, SocketError> {
-    let uid = outer_uid();
-    if uid == 0 {
+    if getuid().is_root() && owns_run() {
         return Ok(SYSTEM_SOCKET.into());
     }
+    let uid = outer_uid();
     match env::var_os("XDG_RUNTIME_DIR").filter(|dir| Path::new(dir).is_absolute()) {
         Some(dir) => Ok(Path::new(&dir).join("dataplane.sock")),
         None => {
@@ -133,6 +134,15 @@ pub fn candidates() -> Vec<PathBuf> {
         Ok(own) if own != system => vec![own, system],
         _ => vec![system],
     }
+}
+
+/// Whether this user may put the system's socket in its place.
+fn owns_run() -> bool {
+    let writable = |path: &Path| access(path, AccessFlags::W_OK).is_ok();
+    directory(Path::new(SYSTEM_SOCKET))
+        .ancestors()
+        .take(2)
+        .any(writable)
 }
 
 /// The user as the machine knows it, also within a user namespace of its own.
@@ -445,6 +455,20 @@ mod tests {
         });
         assert_eq!(started.iter().filter(|s| s.is_ok()).count(), 1);
         UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn the_default_is_the_systems_or_the_users_own() {
+        let system = PathBuf::from(SYSTEM_SOCKET);
+        assert_eq!(candidates().last(), Some(&system));
+        match default_path() {
+            Ok(path) if path == system => assert!(getuid().is_root()),
+            Ok(path) => {
+                assert!(path.ends_with("dataplane.sock"), "{}", path.display());
+                assert_eq!(candidates(), [path, system]);
+            }
+            Err(e) => assert!(e.to_string().contains("name one with"), "{e}"),
+        }
     }
 
     #[test]

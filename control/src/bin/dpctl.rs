@@ -278,7 +278,13 @@ fn watch(
         next = (next + interval).max(Instant::now());
         match end.recv_timeout(next.saturating_duration_since(Instant::now())) {
             Err(RecvTimeoutError::Timeout) => {}
-            Ok(()) | Err(RecvTimeoutError::Disconnected) => return Ok(()),
+            Ok(()) | Err(RecvTimeoutError::Disconnected) => {
+                if screen {
+                    // The terminal has echoed ^C on the line of the cursor.
+                    writeln!(out)?;
+                }
+                return Ok(());
+            }
         }
     }
 }
