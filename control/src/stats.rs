@@ -227,6 +227,24 @@ impl PortStats {
     }
 }
 
+impl PortStats {
+    /// Adds frames that the XDP program ended before any socket: `no_socket` while the socket was being
+    /// made anew, `multi_buffer` too long for one buffer, `unclaimed` on queues that came later. They
+    /// are entered as received and as dropped.
+    pub fn add_before_socket(&mut self, no_socket: u64, multi_buffer: u64, unclaimed: u64) {
+        for (reason, n) in [
+            (Reason::LinkDown, no_socket),
+            (Reason::TooLong, multi_buffer),
+            (Reason::NoQueue, unclaimed),
+        ] {
+            if n > 0 {
+                self.rx.frames += n;
+                *self.rx.dropped.entry(reason.name().to_owned()).or_default() += n;
+            }
+        }
+    }
+}
+
 impl RxStats {
     fn add(&mut self, rx: &RxCounters) {
         self.frames += rx.frames;

@@ -80,8 +80,7 @@ pub struct Engine {
 
 impl Engine {
     /// Starts a thread for each worker and waits until all are ready; none receives before
-    /// [`Engine::go`]. `settle` runs in each worker's thread once its ring and memory are registered:
-    /// the place to give up privileges.
+    /// [`Engine::go`]. `settle` runs in each worker's thread, see [`Worker::start`].
     pub fn start(
         specs: Vec<WorkerSpec>,
         settle: impl Fn() -> Result<(), String> + Send + Sync + 'static,
@@ -126,17 +125,13 @@ impl Engine {
                 let notice = Arc::clone(&self.notice);
                 move || {
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
-                        let (worker, started) = match Worker::start(spec, mailbox, waker) {
+                        let (worker, started) = match Worker::start(spec, mailbox, waker, &*settle) {
                             Ok(made) => made,
                             Err(e) => {
                                 let _ = ready.send(Err(e));
                                 return Err(String::new());
                             }
                         };
-                        if let Err(message) = settle() {
-                            let _ = ready.send(Err(fail(message)));
-                            return Err(String::new());
-                        }
                         let _ = ready.send(Ok(started));
                         Ok(worker.run())
                     }));
@@ -203,11 +198,14 @@ impl Engine {
         self.workers[worker].started
     }
 
-    /// Makes every worker look at its policies, also one that sleeps.
-    pub fn wake_all(&self) {
-        for worker in &self.workers {
-            worker.mailbox.wake();
-        }
+    /// What wakes each worker, for whoever publishes something to them.
+    pub fn wakers(&self) -> Vec<Arc<Waker>> {
+        self.workers.iter().map(|w| w.mailbox.waker()).collect()
+    }
+
+    /// Takes in what workers have sent, and drops what they gave back: sockets are closed then.
+    pub fn flush_messages(&mut self) {
+        self.drain();
     }
 
     /// Ends a port on one worker; its frames on the way are counted as dropped for `reason`.

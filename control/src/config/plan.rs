@@ -30,6 +30,8 @@ pub struct Plan {
     pub pipelines: Vec<PlannedPipeline>,
     /// Slots of each AF_XDP queue's region, and of a worker's own.
     pub slots: u32,
+    /// Whether the file says how many; otherwise fewer will do where locked memory is short.
+    pub slots_set: bool,
     /// Bytes of a slot of an AF_XDP queue's region.
     pub slot_size: u32,
     /// What the regions' memory is to be.
@@ -179,6 +181,7 @@ impl Plan {
             ports,
             pipelines,
             slots: *config.engine.slots,
+            slots_set: config.engine.slots.at != Position::default(),
             slot_size: config.engine.slot_size,
             hugepages: config.engine.hugepages,
             idle: config.engine.idle,

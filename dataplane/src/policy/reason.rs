@@ -49,6 +49,8 @@ reasons! {
     // A source's.
     /// The kernel had no room for the frame before we saw it.
     KernelFull = "kernel_full",
+    /// It came on a queue that was switched on after the start, which no worker polls.
+    NoQueue = "no_queue",
     /// Longer than the slot or the port's largest frame.
     TooLong = "too_long",
     /// Shorter than an Ethernet header.

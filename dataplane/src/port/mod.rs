@@ -50,8 +50,6 @@ pub struct Io {
     pub now: u64,
     /// How many frames of one sink may be staged or in the kernel.
     pub sink_cap: usize,
-    /// The region for every source that does not bring one.
-    pub own_region: Option<RegionId>,
     /// Set by a port that has a [`Port::failure`] to tell.
     pub trouble: bool,
 }

@@ -83,9 +83,9 @@ impl Mailbox {
         Ok(())
     }
 
-    /// Control's: wakes the worker, so that it looks at its policies.
-    pub fn wake(&self) {
-        self.waker.wake();
+    /// Control's: what wakes the worker.
+    pub fn waker(&self) -> Arc<Waker> {
+        Arc::clone(&self.waker)
     }
 
     /// Control's: the oldest message.

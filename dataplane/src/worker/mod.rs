@@ -107,10 +107,15 @@ pub fn clock() -> u64 {
 
 impl Worker {
     /// Makes a worker in the calling thread, which it pins: ring, memory, ports, all registered.
+    ///
+    /// `settle` runs once the ring is there and its memory is registered. A ring that a privileged
+    /// thread made counts no locked memory (io_uring/io_uring.c, `io_uring_create`), not even what is
+    /// registered later: the place to give privileges up, before a port starts a thread of its own.
     pub fn start(
         spec: WorkerSpec,
         mailbox: Arc<Mailbox>,
         waker: Arc<Waker>,
+        settle: &dyn Fn() -> Result<(), String>,
     ) -> Result<(Self, Started), WorkerError> {
         let core = spec.core;
         if !core_affinity::set_for_current(core_affinity::CoreId { id: core }) {
@@ -125,7 +130,7 @@ impl Worker {
             core,
             message: e.to_string(),
         })?;
-        Self::with_ring(spec, mailbox, waker, ring)
+        Self::with_ring(spec, mailbox, waker, ring, settle)
     }
 
     /// Makes a worker over any ring.
@@ -134,6 +139,7 @@ impl Worker {
         mailbox: Arc<Mailbox>,
         waker: Arc<Waker>,
         ring: Ring,
+        settle: &dyn Fn() -> Result<(), String>,
     ) -> Result<(Self, Started), WorkerError> {
         let fail = |message: String| WorkerError {
             core: spec.core,
@@ -154,6 +160,7 @@ impl Worker {
             None => None,
             Some(own) => Some(add_own_region(&mut io, own).map_err(fail)?),
         };
+        settle().map_err(fail)?;
         let mut attached = Vec::with_capacity(ports);
         for (index, port) in spec.ports.into_iter().enumerate() {
             attached.push(match port {

@@ -11,14 +11,14 @@ mod open;
 pub mod pace;
 mod reader;
 
-use std::{fmt, io};
+use std::fmt;
 
 pub use open::{OpenError, OpenedCapture, Options, open};
 pub use pace::Pace;
 use pace::Pacer;
 use reader::{Block, Message, Reader};
 
-use super::{Io, Port, PortFailure, PortIndex, Wait};
+use super::{Io, Place, Port, PortFailure, PortIndex, Wait};
 use crate::{
     frame::{Frame, RegionId, Staged},
     policy::Reason,
@@ -128,19 +128,22 @@ impl PcapPort {
 
 impl Port for PcapPort {
     /// Starts the reader.
-    fn attach(&mut self, io: &mut Io, index: PortIndex) -> io::Result<()> {
-        self.index = index;
+    fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
+        self.index = place.index;
         self.region = io.own_region;
+        let fail = |message: String| PortFailure { message };
         if self.region.is_none() {
-            return Err(io::Error::other(
-                "a capture file needs the worker's own region; add one before its ports",
-            ));
+            return Err(fail(format!(
+                "{}: a capture file needs the worker's own region; add one before its ports",
+                self.path
+            )));
         }
-        let capture = self
-            .capture
-            .take()
-            .ok_or_else(|| io::Error::other("a capture file can be attached only once"))?;
-        self.reader = Some(Reader::start(capture, io.waker.clone())?);
+        let Some(capture) = self.capture.take() else {
+            return Err(fail(format!("{}: attached twice", self.path)));
+        };
+        let reader = Reader::start(capture, io.waker.clone())
+            .map_err(|e| fail(format!("{}: no thread to read it: {e}", self.path)))?;
+        self.reader = Some(reader);
         Ok(())
     }
 
@@ -189,6 +192,7 @@ impl Port for PcapPort {
 
     fn wait(&mut self, io: &mut Io) -> Wait {
         if !self.advance() {
+            io.trouble |= self.failure.is_some();
             return if self.ended || self.reader.is_none() {
                 Wait::Done
             } else {

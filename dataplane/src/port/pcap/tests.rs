@@ -43,7 +43,7 @@ fn io(slots: u32, slot_size: usize) -> Io {
 fn port(io: &mut Io, file: File, options: Options) -> PcapPort {
     let capture = open(Path::new("test.pcap"), file, options).expect("a capture");
     let mut port = PcapPort::new(capture);
-    port.attach(io, PortIndex(0)).expect("a region");
+    port.attach(io, Place::default()).expect("a region");
     port
 }
 
@@ -291,7 +291,7 @@ fn a_pipe_that_says_nothing_yet_opens_and_is_read_later() {
     assert_eq!(capture_of_it.path(), "standard input");
     assert_eq!(capture_of_it.format(), None);
     let mut port = PcapPort::new(capture_of_it);
-    port.attach(&mut io, PortIndex(0)).expect("a region");
+    port.attach(&mut io, Place::default()).expect("a region");
     let frames = frames(3, 1);
     let bytes = pack(Packing::Gzip, &capture(Kind::Nano, true, &frames));
     writer.write_all(&bytes).expect("room");
@@ -381,7 +381,7 @@ fn a_worker_without_a_region_of_its_own_is_told() {
     io.own_region = None;
     let good = file(&capture(Kind::Micro, false, &[]));
     let mut port = PcapPort::new(open(Path::new("x"), good, TOP).expect("a capture"));
-    let error = port.attach(&mut io, PortIndex(0)).expect_err("no region");
+    let error = port.attach(&mut io, Place::default()).expect_err("no region");
     assert!(error.to_string().contains("own region"));
 }
 

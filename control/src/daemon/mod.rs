@@ -1,0 +1,440 @@
+//! The daemon: composes ports, policies and workers from a plan, runs until it is told to stop or has
+//! nothing left to do, and takes everything down again.
+//!
+//! Everything is opened before a privilege is given up, and every privilege that running needs no
+//! more is given up before the first frame is taken.
+
+mod error;
+mod policies;
+mod ports;
+mod service;
+mod startup;
+
+use std::{
+    collections::BTreeSet,
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use dataplane::{
+    engine::{Engine, Event},
+    policy::Reason,
+    port::PortIndex,
+};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        eventfd::{EfdFlags, EventFd},
+        signal::{SigSet, Signal},
+        signalfd::{SfdFlags, SignalFd},
+    },
+};
+
+pub use self::{
+    error::{StartError, exit},
+    startup::Options,
+};
+use self::{
+    policies::Policies,
+    ports::{Device, Turn},
+};
+use crate::{
+    api::server::Server,
+    config::Plan,
+    link::{
+        listeners::{self, Waited},
+        monitor::LinkMonitor,
+        netns::NetNs,
+    },
+    stats::Stats,
+};
+
+/// How long a device's set of listeners must stay the same before it counts as complete: Suricata
+/// opens one socket a thread, one after the other, and discards what comes before the last.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How soon a port whose interface came back, but could not be opened, is tried again.
+const RETRY: Duration = Duration::from_millis(250);
+
+/// One configured port: its device, and where its queues are.
+struct Live {
+    name: String,
+    device: Box<dyn Device>,
+    units: Vec<Place>,
+    /// When to try again to open it.
+    retry: Option<Instant>,
+    /// Whether the last try failed: reported once.
+    complained: bool,
+    /// Whether it can do no more.
+    failed: bool,
+    source: bool,
+}
+
+/// One queue of a port on one worker.
+#[derive(Clone, Copy)]
+struct Place {
+    worker: usize,
+    core: usize,
+    index: PortIndex,
+    queue: u32,
+}
+
+/// What the main loop and the control socket's threads share.
+struct Shared {
+    plan: Plan,
+    engine: Mutex<Engine>,
+    ports: Mutex<Vec<Live>>,
+    policies: Policies,
+    began: Instant,
+    stop: EventFd,
+}
+
+impl Shared {
+    fn engine(&self) -> MutexGuard<'_, Engine> {
+        self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ports(&self) -> MutexGuard<'_, Vec<Live>> {
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// How a run ended.
+#[derive(Debug)]
+pub struct End {
+    /// See [`exit`].
+    pub code: u8,
+    /// The last counters.
+    pub stats: Stats,
+}
+
+/// A started daemon that has not received a frame yet.
+pub struct Daemon {
+    shared: Arc<Shared>,
+    server: Option<Server>,
+    monitors: Vec<(NetNs, LinkMonitor)>,
+    signals: SignalFd,
+    quiet: bool,
+    /// Set for the threads that wait for listeners.
+    ending: Arc<AtomicBool>,
+    finished: BTreeSet<usize>,
+}
+
+/// Takes SIGTERM, SIGINT and SIGHUP out of the way of every thread that is started after: they are
+/// read in the main loop. Call it first of all.
+pub fn hold_signals() -> Result<SignalFd, StartError> {
+    let mut set = SigSet::empty();
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+        set.add(signal);
+    }
+    set.thread_block()
+        .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
+        .map_err(|e| StartError::refused(&format!("cannot hold signals: {e}")))
+}
+
+impl Daemon {
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            eprintln!("dataplane: {line}");
+        }
+    }
+
+    fn complain(line: &str) {
+        eprintln!("dataplane: {line}");
+    }
+
+    /// Runs until a signal, `dpctl stop`, or the end of all sources; then stops the workers, removes
+    /// what was made, and answers with the last counters.
+    pub fn run(mut self) -> End {
+        let (ready, consumers) = mpsc::channel();
+        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
+        match &wake {
+            Ok(wake) => self.wait_for_consumers(&ready, wake),
+            Err(_) => drop(ready.send(None)),
+        }
+        drop(ready);
+        let mut code = None;
+        let mut held = true;
+        while code.is_none() {
+            if held {
+                match consumers.try_recv() {
+                    Ok(Some(line)) => self.say(&line),
+                    Ok(None) => {}
+                    Err(mpsc::TryRecvError::Disconnected) => {
+                        held = false;
+                        self.shared.engine().go();
+                    }
+                    Err(mpsc::TryRecvError::Empty) => {}
+                }
+            }
+            let timeout = self.next_retry();
+            code = self.wait(wake.as_deref().ok(), if held { Some(Duration::from_millis(20)) } else { timeout });
+            if code.is_none() {
+                code = self.engine_events();
+            }
+            if code.is_none() {
+                self.link_events();
+                self.retry();
+            }
+        }
+        self.end(code.unwrap_or(exit::DONE))
+    }
+
+    /// Sleeps until something happens. Answers with an exit code when it is time to end.
+    fn wait(&mut self, wake: Option<&EventFd>, timeout: Option<Duration>) -> Option<u8> {
+        let notice = self.shared.engine().notice().try_clone_to_owned().ok();
+        let mut fds: Vec<BorrowedFd<'_>> = vec![self.signals.as_fd(), self.shared.stop.as_fd()];
+        fds.extend(notice.as_ref().map(AsFd::as_fd));
+        fds.extend(wake.map(AsFd::as_fd));
+        fds.extend(self.monitors.iter().map(|(_, monitor)| monitor.as_fd()));
+        let mut polled: Vec<PollFd<'_>> = fds
+            .into_iter()
+            .map(|fd| PollFd::new(fd, PollFlags::POLLIN))
+            .collect();
+        let timeout = timeout.map_or(PollTimeout::NONE, |t| {
+            PollTimeout::try_from(t.as_millis().min(60_000) as i32 + 1).unwrap_or(PollTimeout::NONE)
+        });
+        // An interrupted poll is followed by another look at everything.
+        let _ = poll(&mut polled, timeout);
+        let stopped = polled[1].any().unwrap_or(false);
+        drop(polled);
+        if let Some(wake) = wake {
+            let _ = wake.read();
+        }
+        if let Ok(Some(signal)) = self.signals.read_signal() {
+            let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
+            self.say(&format!("{name}: stopping"));
+            return Some(exit::DONE);
+        }
+        if stopped {
+            self.say("dpctl stop: stopping");
+            return Some(exit::DONE);
+        }
+        None
+    }
+
+    /// Takes the sources off hold once every device that waits for a listener has one, or has waited
+    /// long enough. `ready` is closed then.
+    fn wait_for_consumers(&self, ready: &mpsc::Sender<Option<String>>, wake: &Arc<EventFd>) {
+        for live in self.shared.ports().iter() {
+            let Some(listened) = live.device.listened() else { continue };
+            let Some(limit) = listened.wait else { continue };
+            self.say(&format!(
+                "{}: sources wait up to {limit:?} for something to listen on {}",
+                live.name, listened.name
+            ));
+            let (ns, name, ifindex) =
+                (listened.ns.clone(), listened.name.to_owned(), listened.ifindex);
+            let (ready, wake, ending) = (ready.clone(), Arc::clone(wake), Arc::clone(&self.ending));
+            thread::spawn(move || {
+                let waited =
+                    listeners::wait_for_listener(&ns, ifindex, limit, SETTLE, &ending);
+                let line = match waited {
+                    Ok(Waited::Listening(sockets)) => {
+                        format!("{name}: {} packet sockets listen", sockets.len())
+                    }
+                    Ok(Waited::TimedOut(sockets)) if sockets.is_empty() => {
+                        format!("{name}: nothing listened within {limit:?}; going on")
+                    }
+                    Ok(Waited::TimedOut(_)) => format!("{name}: listeners still come; going on"),
+                    Ok(Waited::Stopped) => return,
+                    Err(e) => format!("{name}: cannot see who listens: {e}; going on"),
+                };
+                let _ = ready.send(Some(line));
+                drop(ready);
+                let _ = wake.write(1);
+            });
+        }
+    }
+
+    /// What workers have to say. Answers with an exit code when there is nothing left to run for.
+    fn engine_events(&mut self) -> Option<u8> {
+        let events = self.shared.engine().events();
+        let mut code = None;
+        for event in events {
+            match event {
+                Event::Failed {
+                    worker,
+                    port,
+                    failure,
+                } => {
+                    let mut ports = self.shared.ports();
+                    if let Some(live) = ports
+                        .iter_mut()
+                        .find(|l| l.units.iter().any(|p| p.worker == worker && p.index == port))
+                    {
+                        Self::complain(&format!("port {}: {failure}", live.name));
+                        live.failed = true;
+                        code = code.or(self.nothing_left(&ports));
+                    }
+                }
+                Event::Finished { worker } => {
+                    self.finished.insert(worker);
+                }
+                Event::Panicked { worker, message } => {
+                    let core = self.shared.engine().core(worker);
+                    let names: Vec<_> = self
+                        .shared
+                        .ports()
+                        .iter()
+                        .filter(|l| l.units.iter().any(|p| p.worker == worker))
+                        .map(|l| l.name.clone())
+                        .collect();
+                    Self::complain(&format!(
+                        "the worker on core {core} panicked: {message}; its ports were {}; this is a defect of dataplane: please report it",
+                        names.join(", ")
+                    ));
+                    return Some(exit::FAILED);
+                }
+            }
+        }
+        if self.finished.len() == self.shared.engine().workers() {
+            let failed = self.shared.ports().iter().any(|l| l.failed);
+            self.say("all sources have ended");
+            return Some(if failed { exit::FAILED } else { exit::DONE });
+        }
+        code
+    }
+
+    /// All sources or all sinks can do no more, and none will come back.
+    fn nothing_left(&self, ports: &[Live]) -> Option<u8> {
+        let all = |side: bool| {
+            let mut these = ports.iter().filter(|l| l.source == side).peekable();
+            these.peek().is_some() && these.all(|l| l.failed)
+        };
+        // A file that ends early is a source that failed; what it brought is still being written.
+        if all(false) || (all(true) && !self.shared.plan.finite) {
+            Self::complain("no port is left to run for");
+            return Some(exit::FAILED);
+        }
+        None
+    }
+
+    fn link_events(&mut self) {
+        for at in 0..self.monitors.len() {
+            let (ns, monitor) = &mut self.monitors[at];
+            let events = match monitor.read_events() {
+                Ok(events) => events,
+                Err(e) => {
+                    Self::complain(&format!("{ns}: {e}"));
+                    continue;
+                }
+            };
+            let ns = ns.clone();
+            for event in events {
+                let mut ports = self.shared.ports();
+                for live in ports.iter_mut() {
+                    let watched = live
+                        .device
+                        .watched()
+                        .is_some_and(|(watched, _)| watched.name() == ns.name());
+                    if !watched {
+                        continue;
+                    }
+                    match live.device.link_changed(&event) {
+                        Turn::None => {}
+                        Turn::Down => {
+                            Self::complain(&format!(
+                                "port {}: {} is {}; its frames are counted as link_down until it returns",
+                                live.name,
+                                event.name,
+                                if event.change == crate::link::monitor::Change::Gone { "gone" } else { "down" }
+                            ));
+                            live.retry = None;
+                            live.complained = false;
+                            let engine = self.shared.engine();
+                            for place in &live.units {
+                                engine.close_port(place.worker, place.index, Reason::LinkDown);
+                            }
+                        }
+                        Turn::Up => live.retry = Some(Instant::now()),
+                    }
+                }
+            }
+        }
+    }
+
+    fn next_retry(&self) -> Option<Duration> {
+        self.shared
+            .ports()
+            .iter()
+            .filter_map(|l| l.retry)
+            .min()
+            .map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    /// Opens ports whose interface is back.
+    fn retry(&mut self) {
+        let mut ports = self.shared.ports();
+        for live in ports.iter_mut() {
+            if live.retry.is_none_or(|at| at > Instant::now()) {
+                continue;
+            }
+            match self.reopen(live) {
+                Ok(()) => {
+                    live.retry = None;
+                    live.complained = false;
+                    for note in live.device.notes() {
+                        self.say(&note);
+                    }
+                    self.say(&format!(
+                        "port {} is back ({})",
+                        live.name,
+                        live.device.mode()
+                    ));
+                }
+                Err(e) => {
+                    if !std::mem::replace(&mut live.complained, true) {
+                        Self::complain(&format!("{e}; trying again until it can be opened"));
+                    }
+                    live.retry = Some(Instant::now() + RETRY);
+                }
+            }
+        }
+    }
+
+    fn reopen(&self, live: &mut Live) -> Result<(), StartError> {
+        live.device.revive()?;
+        // The old sockets are closed when what the workers gave back is dropped.
+        let mut engine = self.shared.engine();
+        engine.flush_messages();
+        let mut opened = Vec::new();
+        for place in &live.units {
+            match live.device.open(place.queue, place.core)? {
+                Some(port) => opened.push((place, port)),
+                None => {
+                    return Err(StartError::machine(&live.name, &"the link is down again"));
+                }
+            }
+        }
+        for (place, port) in opened {
+            engine.open_port(place.worker, place.index, port);
+        }
+        Ok(())
+    }
+
+    fn end(mut self, code: u8) -> End {
+        self.ending.store(true, Ordering::Relaxed);
+        // Nobody asks a daemon that is going.
+        self.server = None;
+        let reports = self.shared.engine().stop();
+        let stats = service::stats(&self.shared, &reports);
+        // What is still unsaid, such as a panic while stopping.
+        let late = self.shared.engine().events();
+        let code = late.iter().fold(code, |code, event| match event {
+            Event::Panicked { message, .. } => {
+                Self::complain(&format!("a worker panicked while it stopped: {message}"));
+                exit::FAILED
+            }
+            _ => code,
+        });
+        self.shared.ports().clear();
+        End { code, stats }
+    }
+}

@@ -1,0 +1,292 @@
+//! An interface taken by AF_XDP: its offloads set, our program attached, one socket a queue. The
+//! interface may go down, away and come back; then everything is made anew.
+
+use std::{thread, time::Duration};
+
+use dataplane::{
+    frame::Backing,
+    port::{
+        Port,
+        af_xdp::{AfXdpOptions, AfXdpPort, BindMode, Granted, OpenError, QueueOptions, open},
+    },
+};
+
+use super::{Device, Turn};
+use crate::{
+    api::protocol::PortInfo,
+    config::{self, Plan, PlannedPort, Queues, XdpMode},
+    daemon::StartError,
+    kernel::xdp::{
+        Delivery, QueueCounters, Unclaimed, XdpChoice, XdpMode as Attached, XdpOptions, XdpProgram,
+    },
+    link::{
+        monitor::{Change, LinkEvent},
+        netlink::Netlink,
+        netns::{NetNs, on_core_in_netns},
+        offloads::{self, OffloadChoice, OffloadGuard},
+    },
+    stats::PortStats,
+};
+
+/// How often a bind is tried while the kernel still releases the queue's last socket, and how long
+/// between.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+pub(super) struct XdpDevice {
+    port: String,
+    interface: String,
+    ns: NetNs,
+    config: config::AfXdp,
+    queues: Vec<u32>,
+    source: bool,
+    sink: bool,
+    memory: QueueOptions,
+    /// While the interface is there, and only for a source.
+    program: Option<XdpProgram>,
+    /// What was changed on the interface and its peer, to be put back.
+    offloads: Vec<OffloadGuard>,
+    ifindex: Option<u32>,
+    mtu: Option<u32>,
+    up: bool,
+    granted: Option<(Granted, Backing)>,
+    /// What programs that are gone had dropped.
+    dropped_before: QueueCounters,
+    notes: Vec<String>,
+}
+
+impl XdpDevice {
+    pub(super) fn make(
+        port: &PlannedPort,
+        config: &config::AfXdp,
+        plan: &Plan,
+    ) -> Result<Self, StartError> {
+        let ns = NetNs::open_or_own(config.netns.as_ref().map(|ns| ns.value.as_str()))
+            .map_err(|e| StartError::machine(&port.name, &e))?;
+        let mut device = Self {
+            port: port.name.clone(),
+            interface: config.interface.value.clone(),
+            ns,
+            config: config.clone(),
+            queues: port.queues.clone(),
+            source: port.source,
+            sink: port.sink,
+            memory: QueueOptions {
+                interface: config.interface.value.clone(),
+                queue: 0,
+                mode: match config.mode.value {
+                    XdpMode::Auto => BindMode::Auto,
+                    XdpMode::ZeroCopy => BindMode::ZeroCopy,
+                    XdpMode::Copy | XdpMode::Skb => BindMode::Copy,
+                },
+                slots: plan.slots,
+                slot_size: plan.slot_size,
+                hugepages: plan.hugepages.into(),
+            },
+            program: None,
+            offloads: Vec::new(),
+            mtu: None,
+            ifindex: None,
+            up: false,
+            granted: None,
+            dropped_before: QueueCounters::default(),
+            notes: Vec::new(),
+        };
+        device.revive()?;
+        Ok(device)
+    }
+
+    fn fail(&self, error: &dyn std::fmt::Display) -> StartError {
+        StartError::machine(&self.port, error)
+    }
+
+    /// Queues that the program must know: all that the interface has, claimed or not.
+    fn highest_queue(&self) -> u32 {
+        self.queues.iter().max().map_or(1, |q| q + 1)
+    }
+
+    fn forget_program(&mut self) {
+        if let Some(program) = self.program.take() {
+            for &queue in &self.queues {
+                add(&mut self.dropped_before, program.counters(queue).ok());
+            }
+            add(&mut self.dropped_before, program.other_counters().ok());
+        }
+    }
+
+    fn attach(&mut self) -> Result<(), StartError> {
+        let options = XdpOptions {
+            mode: match self.config.mode.value {
+                XdpMode::Auto => XdpChoice::Auto,
+                XdpMode::ZeroCopy | XdpMode::Copy => XdpChoice::Only(Attached::Native),
+                XdpMode::Skb => XdpChoice::Only(Attached::Skb),
+            },
+            queues: self.highest_queue(),
+            unclaimed: match self.config.queues {
+                Queues::All => Unclaimed::Drop,
+                Queues::These(_) => Unclaimed::Pass,
+            },
+        };
+        let mut program =
+            XdpProgram::attach(&self.ns, &self.interface, &options).map_err(|e| self.fail(&e))?;
+        if let Some(why) = program.fallback() {
+            self.notes.push(format!("{}: {why}; attached in skb mode", self.interface));
+        }
+        for &queue in &self.queues {
+            program.claim(queue).map_err(|e| self.fail(&e))?;
+        }
+        self.program = Some(program);
+        Ok(())
+    }
+
+    fn bind(&self, queue: u32, core: usize) -> Result<dataplane::port::af_xdp::OpenQueue, StartError> {
+        let options = QueueOptions {
+            queue,
+            ..self.memory.clone()
+        };
+        let mut tries = 0;
+        loop {
+            let opened = on_core_in_netns(core, &self.ns, || open(&options))
+                .map_err(|e| self.fail(&e))?;
+            match opened {
+                Ok(queue) => return Ok(queue),
+                Err(e) if e.is_busy() && tries < BUSY_TRIES => {
+                    tries += 1;
+                    thread::sleep(BUSY_PAUSE);
+                }
+                Err(e @ OpenError::Options { .. }) => return Err(StartError::config(&self.port, &e)),
+                Err(e) => return Err(self.fail(&e)),
+            }
+        }
+    }
+}
+
+fn add(to: &mut QueueCounters, from: Option<QueueCounters>) {
+    if let Some(from) = from {
+        to.no_socket += from.no_socket;
+        to.multi_buffer += from.multi_buffer;
+        to.unclaimed_passed += from.unclaimed_passed;
+        to.unclaimed_dropped += from.unclaimed_dropped;
+    }
+}
+
+impl Device for XdpDevice {
+    fn open(&mut self, queue: u32, core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+        if !self.up {
+            return Ok(None);
+        }
+        let opened = self.bind(queue, core)?;
+        self.granted = Some((opened.granted(), opened.backing()));
+        if let Some(program) = &mut self.program {
+            let delivery = match opened.granted() {
+                Granted::ZeroCopy => Delivery::ZeroCopy,
+                Granted::Copy => Delivery::Copy,
+            };
+            let set = program.set(queue, &opened.fd(), delivery);
+            set.map_err(|e| StartError::machine(&self.port, &e))?;
+        }
+        let options = AfXdpOptions {
+            source: self.source,
+            sink: self.sink,
+        };
+        Ok(Some(Box::new(AfXdpPort::new(opened, options))))
+    }
+
+    fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.notes)
+    }
+
+    /// Which program runs, and what the socket was granted.
+    fn mode(&self) -> String {
+        let granted = self.granted.map(|(granted, _)| granted.to_string());
+        match (&self.program, granted) {
+            (Some(program), Some(granted)) if program.mode() == Attached::Skb => {
+                format!("skb {granted}")
+            }
+            (_, Some(granted)) => granted,
+            (_, None) => "down".to_owned(),
+        }
+    }
+
+    fn watched(&self) -> Option<(&NetNs, &str)> {
+        Some((&self.ns, &self.interface))
+    }
+
+    fn link_changed(&mut self, event: &LinkEvent) -> Turn {
+        let ours = self.ifindex == Some(event.ifindex);
+        let named = event.name == self.interface;
+        match event.change {
+            Change::Gone if ours => {
+                self.forget_program();
+                self.offloads.clear();
+                self.ifindex = None;
+                self.granted = None;
+                if std::mem::take(&mut self.up) { Turn::Down } else { Turn::None }
+            }
+            Change::Gone => Turn::None,
+            _ if ours && self.up && !event.up => {
+                self.up = false;
+                self.granted = None;
+                Turn::Down
+            }
+            _ if (ours || named) && !self.up && event.up => Turn::Up,
+            _ => Turn::None,
+        }
+    }
+
+    fn revive(&mut self) -> Result<(), StartError> {
+        let link = Netlink::open(&self.ns)
+            .and_then(|mut netlink| netlink.link_by_name(&self.interface))
+            .map_err(|e| self.fail(&e))?;
+        let Some(link) = link else {
+            return Err(StartError::machine(
+                &self.port,
+                &format!("there is no interface {} in {}", self.interface, self.ns),
+            ));
+        };
+        if self.ifindex != Some(link.ifindex) {
+            self.forget_program();
+            let choice = match self.config.offloads {
+                config::Offloads::Fix => OffloadChoice::Fix,
+                config::Offloads::Keep => OffloadChoice::Keep,
+                config::Offloads::Require => OffloadChoice::Require,
+            };
+            let skb = self.config.mode.value == XdpMode::Skb;
+            let found = offloads::apply(&self.ns, &self.interface, choice, skb)
+                .map_err(|e| StartError::machine(&self.port, &e))?;
+            self.notes.extend(offloads::lines(found.remarkable()));
+            self.offloads = found.guards;
+            if self.source {
+                self.attach()?;
+            }
+            self.ifindex = Some(link.ifindex);
+        }
+        self.up = link.up;
+        self.mtu = Some(link.mtu);
+        if !link.up {
+            self.notes.push(format!(
+                "{} has no carrier; it is taken up when it has one",
+                self.interface
+            ));
+        }
+        Ok(())
+    }
+
+    fn count(&self, stats: &mut PortStats) {
+        let mut dropped = self.dropped_before;
+        if let Some(program) = &self.program {
+            for &queue in &self.queues {
+                add(&mut dropped, program.counters(queue).ok());
+            }
+            add(&mut dropped, program.other_counters().ok());
+        }
+        stats.add_before_socket(dropped.no_socket, dropped.multi_buffer, dropped.unclaimed_dropped);
+    }
+
+    fn describe(&self, info: &mut PortInfo) {
+        info.interface = Some(self.interface.clone());
+        info.netns = self.ns.name().map(str::to_owned);
+        info.backing = self.granted.map(|(_, backing)| backing.to_string());
+        info.mtu = self.mtu;
+    }
+}

@@ -1,0 +1,94 @@
+//! A TAP device that the daemon made: one descriptor for each worker that reads or writes it.
+
+use std::os::fd::OwnedFd;
+
+use dataplane::port::{
+    Port,
+    tap::{TapOptions as QueueOptions, TapPort},
+};
+
+use super::{Device, Listened};
+use crate::{
+    api::protocol::PortInfo,
+    config::{self, PlannedPort},
+    daemon::StartError,
+    link::{
+        netns::NetNs,
+        tap::{Tap, TapOptions},
+    },
+};
+
+/// An Ethernet header and two VLAN tags: what a frame has beside its MTU.
+const HEADERS: usize = 14 + 8;
+
+pub(super) struct TapDevice {
+    ns: NetNs,
+    tap: Tap,
+    /// Descriptors by queue; a worker takes its own.
+    queues: Vec<Option<OwnedFd>>,
+    mtu: u32,
+    source: bool,
+    wait: Option<std::time::Duration>,
+}
+
+impl TapDevice {
+    pub(super) fn make(port: &PlannedPort, config: &config::Tap) -> Result<Self, StartError> {
+        let fail = |error: &dyn std::fmt::Display| StartError::machine(&port.name, error);
+        let ns = NetNs::open_or_own(config.netns.as_ref().map(|ns| ns.value.as_str()))
+            .map_err(|e| fail(&e))?;
+        let mut tap = Tap::create(
+            &ns,
+            &TapOptions {
+                name: config.device.value.clone(),
+                mtu: Some(config.mtu.value),
+                queues: port.queues.len(),
+                passive: port.passive(),
+            },
+        )
+        .map_err(|e| fail(&e))?;
+        Ok(Self {
+            ns,
+            queues: tap.fds.drain(..).map(Some).collect(),
+            tap,
+            mtu: config.mtu.value,
+            source: port.source,
+            wait: config.wait_for_consumer,
+        })
+    }
+}
+
+impl Device for TapDevice {
+    fn open(&mut self, queue: u32, _core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+        let Some(fd) = self.queues.get_mut(queue as usize).and_then(Option::take) else {
+            return Ok(None);
+        };
+        let options = QueueOptions {
+            max_frame: self.mtu as usize + HEADERS,
+            source: self.source,
+        };
+        Ok(Some(Box::new(TapPort::new(
+            self.tap.name.clone(),
+            fd,
+            options,
+        ))))
+    }
+
+    fn notes(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.tap.notes)
+    }
+
+    fn listened(&self) -> Option<Listened<'_>> {
+        Some(Listened {
+            ns: &self.ns,
+            name: &self.tap.name,
+            ifindex: self.tap.ifindex,
+            wait: self.wait,
+        })
+    }
+
+    fn describe(&self, info: &mut PortInfo) {
+        info.interface = Some(self.tap.name.clone());
+        info.netns = self.ns.name().map(str::to_owned);
+        info.mtu = Some(self.mtu);
+    }
+}

@@ -1,0 +1,294 @@
+//! From a plan to a daemon that is ready to receive: privileges checked, ports made, workers started,
+//! privileges given up.
+
+use std::{
+    collections::BTreeSet,
+    path::PathBuf,
+    sync::{Arc, Mutex, atomic::AtomicBool},
+    time::Instant,
+};
+
+use caps::Capability;
+use dataplane::{
+    engine::Engine,
+    port::PortIndex,
+    worker::spec::{Idle, OwnRegion, PipelineSpec, SourceSpec, WorkerSpec},
+};
+use nix::sys::{
+    eventfd::{EfdFlags, EventFd},
+    resource::{Resource, setrlimit},
+    signalfd::SignalFd,
+};
+
+use super::{Daemon, Live, Place, Policies, Shared, StartError, exit, ports};
+use crate::{
+    api::{
+        server::Server,
+        socket::{ControlSocket, SocketError, default_path},
+    },
+    config::{Checksums, Config, Plan, PortKind, Worker},
+    link::monitor::LinkMonitor,
+    privilege,
+};
+
+/// Where a frame begins in a slot of a worker's own region: room for headers to be put before it.
+const HEADROOM: usize = 64;
+
+/// What a start needs beside the plan.
+pub struct Options {
+    /// Print nothing but warnings and errors.
+    pub quiet: bool,
+}
+
+impl Daemon {
+    /// Makes everything that a plan says. Nothing is received before [`Daemon::run`].
+    pub fn start(
+        config: &Config,
+        plan: Plan,
+        signals: SignalFd,
+        options: &Options,
+    ) -> Result<Self, StartError> {
+        require_privileges(&plan)?;
+        // Regions beyond the usual 8 MiB; refused to ordinary users, who get fewer slots.
+        let _ = setrlimit(
+            Resource::RLIMIT_MEMLOCK,
+            nix::libc::RLIM_INFINITY,
+            nix::libc::RLIM_INFINITY,
+        );
+        let policies = Policies::compile(plan.pipelines.iter().filter_map(|p| p.policy.as_ref()))?;
+        let socket = control_socket(config, &options)?;
+
+        let mut live = Vec::with_capacity(plan.ports.len());
+        for planned in &plan.ports {
+            live.push(Live {
+                name: planned.name.clone(),
+                device: ports::make(planned, &plan)?,
+                units: Vec::new(),
+                retry: None,
+                complained: false,
+                failed: false,
+                source: planned.source,
+            });
+        }
+        let mut specs = Vec::with_capacity(plan.workers.len());
+        for (number, worker) in plan.workers.iter().enumerate() {
+            specs.push(worker_spec(number, worker, &plan, &policies, &mut live)?);
+        }
+        let engine = Engine::start(specs, || {
+            privilege::lock_down(&[]).map_err(|e| e.to_string())
+        })
+        .map_err(|e| StartError::refused(&e))?;
+        policies.set_wakers(engine.wakers());
+
+        let mut monitors: Vec<(_, LinkMonitor)> = Vec::new();
+        for port in &live {
+            if let Some((ns, _)) = port.device.watched()
+                && !monitors.iter().any(|(known, _): &(crate::link::netns::NetNs, _)| known.name() == ns.name())
+            {
+                let monitor =
+                    LinkMonitor::open(ns).map_err(|e| StartError::machine(&port.name, &e))?;
+                monitors.push((ns.clone(), monitor));
+            }
+        }
+        privilege::lock_down(&kept(&plan)).map_err(|e| StartError::refused(&e))?;
+
+        let shared = Arc::new(Shared {
+            plan,
+            engine: Mutex::new(engine),
+            ports: Mutex::new(live),
+            policies,
+            began: Instant::now(),
+            stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+                .map_err(|e| StartError::refused(&format!("no eventfd: {e}")))?,
+        });
+        let server = match socket {
+            None => None,
+            Some(socket) => Some(
+                Server::start(socket, Arc::clone(&shared) as _)
+                    .map_err(|e| StartError::refused(&e))?,
+            ),
+        };
+        let daemon = Self {
+            shared,
+            server,
+            monitors,
+            signals,
+            quiet: options.quiet,
+            ending: Arc::new(AtomicBool::new(false)),
+            finished: BTreeSet::new(),
+        };
+        daemon.announce();
+        Ok(daemon)
+    }
+
+    /// Says what was really got, where it can differ from what was planned.
+    fn announce(&self) {
+        for live in self.shared.ports().iter_mut() {
+            for note in live.device.notes() {
+                self.say(&note);
+            }
+            let mode = live.device.mode();
+            if !mode.is_empty() {
+                self.say(&format!("port {}: {mode}", live.name));
+            }
+        }
+        let engine = self.shared.engine();
+        for worker in 0..engine.workers() {
+            if let Some((slots, size, backing)) = engine.started(worker).own {
+                self.say(&format!(
+                    "core {}: {slots} slots of {size} bytes on {backing}",
+                    engine.core(worker)
+                ));
+            }
+        }
+        if let Some(server) = &self.server {
+            self.say(&format!("control socket {}", server.path().display()));
+        }
+    }
+}
+
+/// One worker as the engine takes it, its ports opened.
+fn worker_spec(
+    number: usize,
+    worker: &Worker,
+    plan: &Plan,
+    policies: &Policies,
+    live: &mut [Live],
+) -> Result<WorkerSpec, StartError> {
+    let mut ports = Vec::with_capacity(worker.units.len());
+    for (index, unit) in worker.units.iter().enumerate() {
+        let place = Place {
+            worker: number,
+            core: worker.core,
+            index: PortIndex(index as u16),
+            queue: unit.queue,
+        };
+        ports.push(live[unit.port].device.open(unit.queue, worker.core)?);
+        live[unit.port].units.push(place);
+    }
+    let index = |unit: usize| PortIndex(unit as u16);
+    let pipelines = worker
+        .pipelines
+        .iter()
+        .map(|running| {
+            let planned = &plan.pipelines[running.pipeline];
+            PipelineSpec {
+                sources: running
+                    .sources
+                    .iter()
+                    .map(|&unit| SourceSpec {
+                        port: index(unit),
+                        finish_checksums: finishes_checksums(
+                            &plan.ports[worker.units[unit].port].kind,
+                        ),
+                    })
+                    .collect(),
+                policy: planned
+                    .policy
+                    .as_ref()
+                    .and_then(|policy| policies.reader(&policy.name.value)),
+                sinks: running.sinks.iter().map(|&unit| index(unit)).collect(),
+            }
+        })
+        .collect();
+    let sinks = worker.units.iter().filter(|unit| unit.sink).count();
+    Ok(WorkerSpec {
+        core: worker.core,
+        batch: plan.batch.into(),
+        idle: match plan.idle {
+            crate::config::Idle::Adaptive => Idle::Adaptive,
+            crate::config::Idle::Busy => Idle::Busy,
+        },
+        own: worker.own_slot_size.map(|slot_size| OwnRegion {
+            slots: plan.slots,
+            slot_size: (slot_size as usize + HEADROOM).next_multiple_of(64),
+            headroom: HEADROOM,
+            hugepages: plan.hugepages.into(),
+            shrink: !plan.slots_set,
+        }),
+        // However many sinks are stuck, sources keep slots to receive into.
+        sink_cap: plan.slots as usize / (sinks + 1),
+        ports,
+        pipelines,
+    })
+}
+
+fn finishes_checksums(kind: &PortKind) -> bool {
+    match kind {
+        PortKind::AfXdp(port) => port.checksums == Checksums::Auto,
+        // What a host sends into a TAP carries complete checksums: we offer no offload there.
+        PortKind::Tap(_) | PortKind::Pcap(_) => false,
+    }
+}
+
+/// The control socket, listening. For an ordinary user without a place for it there is none: the run
+/// does not need it.
+fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSocket>, StartError> {
+    let group = config.control.socket_group.as_ref().map(|g| g.value.as_str());
+    let path: PathBuf = match &config.control.socket {
+        Some(path) => path.value.clone(),
+        None => match default_path() {
+            Ok(path) => path,
+            Err(e) => {
+                if !options.quiet {
+                    eprintln!("dataplane: no control socket: {e}");
+                }
+                return Ok(None);
+            }
+        },
+    };
+    match ControlSocket::listen(&path, group) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(e) => Err(StartError {
+            code: match e {
+                SocketError::NoSuchGroup { .. } => exit::CONFIG,
+                _ => exit::MACHINE,
+            },
+            message: e.to_string(),
+        }),
+    }
+}
+
+/// The privileges that opening the ports takes.
+fn require_privileges(plan: &Plan) -> Result<(), StartError> {
+    for port in &plan.ports {
+        let needed: &[Capability] = match &port.kind {
+            PortKind::AfXdp(_) => &[
+                Capability::CAP_NET_ADMIN,
+                Capability::CAP_NET_RAW,
+                Capability::CAP_BPF,
+            ],
+            PortKind::Tap(_) => &[Capability::CAP_NET_ADMIN],
+            PortKind::Pcap(_) => &[],
+        };
+        let mut needed = needed.to_vec();
+        if port.kind.netns().is_some() {
+            needed.push(Capability::CAP_SYS_ADMIN);
+        }
+        privilege::require(format!("{} port {}", port.kind.name(), port.name), &needed)
+            .map_err(|e| StartError::refused(&e))?;
+    }
+    Ok(())
+}
+
+/// The privileges that running takes: none, unless an interface may go away and come back.
+fn kept(plan: &Plan) -> Vec<Capability> {
+    let mut kept = Vec::new();
+    for port in &plan.ports {
+        if let PortKind::AfXdp(config) = &port.kind {
+            kept.extend([
+                Capability::CAP_NET_ADMIN,
+                Capability::CAP_NET_RAW,
+                Capability::CAP_BPF,
+            ]);
+            if config.netns.is_some() {
+                // setns(2) into it, each time its interface comes back.
+                kept.push(Capability::CAP_SYS_ADMIN);
+            }
+        }
+    }
+    kept.sort_unstable_by_key(Capability::index);
+    kept.dedup();
+    kept
+}
+
