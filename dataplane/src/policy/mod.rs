@@ -1,5 +1,5 @@
 //! Which frames may pass. Rules are compiled into a [`Snapshot`], a [`Publisher`] puts it in force, and
-//! [`judge`] answers for a batch of frames.
+//! [`judge()`] answers for a batch of frames.
 //!
 //! `rule` and `text` are what a person writes, `clause` what it comes to; `exact`, `ranges` and `set`
 //! are the tables of a snapshot.
