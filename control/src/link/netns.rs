@@ -14,7 +14,10 @@ use std::{
     thread,
 };
 
-use nix::sched::{CloneFlags, setns};
+use nix::{
+    sched::{CloneFlags, CpuSet, sched_setaffinity, setns},
+    unistd::Pid,
+};
 
 /// Where `ip netns add` keeps its namespaces.
 const NAMED: &str = "/run/netns";
@@ -68,13 +71,15 @@ pub enum NetNsError {
     },
     /// The core that memory was to be allocated on is not available.
     #[error(
-        "cannot run on core {core} for work in {ns}: it is offline or not in this process's set; choose other cores"
+        "cannot run on core {core} for work in {ns}: {error}; it is offline or not in this process's set, choose other cores"
     )]
     Core {
         /// The core.
         core: usize,
         /// The namespace.
         ns: NetNs,
+        /// From sched_setaffinity(2).
+        error: io::Error,
     },
 }
 
@@ -203,19 +208,25 @@ pub fn on_core_in_netns<R: Send>(
     on_thread(ns, Some(core), work)
 }
 
+/// Not by core_affinity: its `set_for_current` aborts the process for a core above 1,023.
+fn pin_to(core: usize) -> io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core)?;
+    Ok(sched_setaffinity(Pid::from_raw(0), &cores)?)
+}
+
 fn on_thread<R: Send>(
     ns: &NetNs,
     core: Option<usize>,
     work: impl FnOnce() -> R + Send,
 ) -> Result<R, NetNsError> {
     let there = || {
-        if let Some(core) = core
-            && !core_affinity::set_for_current(core_affinity::CoreId { id: core })
-        {
-            return Err(NetNsError::Core {
+        if let Some(core) = core {
+            pin_to(core).map_err(|error| NetNsError::Core {
                 core,
                 ns: ns.clone(),
-            });
+                error,
+            })?;
         }
         if let Some(fd) = ns.fd() {
             setns(fd, CloneFlags::CLONE_NEWNET).map_err(|errno| NetNsError::Enter {
@@ -295,7 +306,12 @@ mod tests {
             .unwrap();
             assert_eq!(seen, [core]);
         }
-        let error = on_core_in_netns(4095, &NetNs::own(), || ()).unwrap_err();
-        assert!(error.to_string().contains("core 4095"), "{error}");
+        for core in [1023, 4095] {
+            let error = on_core_in_netns(core, &NetNs::own(), || ()).unwrap_err();
+            assert!(
+                error.to_string().contains(&format!("core {core}")),
+                "{error}"
+            );
+        }
     }
 }
