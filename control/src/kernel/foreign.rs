@@ -2,11 +2,19 @@
 //! processes hold it or its link. For messages; nothing is decided by it.
 
 use std::{
+    ffi::CString,
     fmt, fs,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
     path::{Path, PathBuf},
 };
 
-use aya::programs::{ProgramInfo, loaded_programs};
+use aya::programs::{
+    ProgramInfo,
+    links::{LinkInfo, LinkType},
+    loaded_links, loaded_programs,
+};
+
+use super::link;
 
 /// Where BPF objects are pinned by convention.
 const BPFFS: &str = "/sys/fs/bpf";
@@ -22,7 +30,10 @@ pub struct ForeignProgram {
     pub name: Option<String>,
     /// The user who loaded it.
     pub uid: Option<u32>,
-    /// Where it is pinned.
+    /// It is on an XDP hook by a bpf_link: only the end of that link takes it off. Otherwise anybody with
+    /// the privilege can (`ip link set dev … xdp off`).
+    pub by_link: bool,
+    /// Where it or its link is pinned.
     pub pinned: Vec<PathBuf>,
     /// Processes that have it or a link to it open: number and name.
     pub holders: Vec<(u32, String)>,
@@ -40,6 +51,9 @@ impl ForeignProgram {
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned),
             uid: info.as_ref().and_then(ProgramInfo::created_by_uid),
+            by_link: loaded_links()
+                .flatten()
+                .any(|link| is_xdp_link_to(&link, id)),
             pinned: pins_of(id),
             holders: holders_of(id),
         }
@@ -92,9 +106,17 @@ fn pins_of(id: u32) -> Vec<PathBuf> {
     found
 }
 
-/// `None` also for maps.
+fn is_xdp_link_to(link: &LinkInfo, id: u32) -> bool {
+    link.program_id() == id && link.link_type().is_ok_and(|kind| kind == LinkType::Xdp)
+}
+
+/// The program that is pinned there, or whose link is; `None` for maps. The descriptor's fdinfo tells which
+/// of them it is: the information structures of the three look alike.
 fn program_pinned_at(path: &Path) -> Option<u32> {
-    ProgramInfo::from_pin(path).ok().map(|info| info.id())
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    let fd = link::open_pin(&path).ok()?;
+    let info = fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd())).ok()?;
+    program_of_fdinfo(&info)
 }
 
 /// The kernel writes `prog_id:` into the fdinfo of a program's descriptor and of a link's
@@ -151,6 +173,7 @@ mod tests {
             id: 7,
             name: Some("xdp_pass".into()),
             uid: Some(0),
+            by_link: true,
             pinned: vec!["/sys/fs/bpf/x".into()],
             holders: vec![(12, "tool".into())],
         };

@@ -51,7 +51,9 @@ fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // aya's words before the verifier's, of which there are none when the program was not looked at.
+    text.trim_end_matches(". Verifier output:").to_owned()
 }
 
 #[cfg(test)]

@@ -138,19 +138,25 @@ fn program(ebpf: &mut Ebpf) -> Result<&mut SchedClassifier, ProgramError> {
 /// TCX, and where the kernel does not know it (EINVAL before 6.6), clsact.
 fn attach_here(ebpf: &mut Ebpf, interface: &str) -> Result<Ingress, ProgramError> {
     let program = program(ebpf)?;
+    match attach_tcx(program, interface) {
+        Err(error) if matches!(errno_of(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+            attach_clsact(program, interface)
+        }
+        result => result,
+    }
+}
+
+fn attach_tcx(program: &mut SchedClassifier, interface: &str) -> Result<Ingress, ProgramError> {
     // First in the order: no other program sees a frame before it.
-    let tcx = program.attach_with_options(
+    program.attach_with_options(
         interface,
         TcAttachType::Ingress,
         TcAttachOptions::TcxOrder(LinkOrder::first()),
-    );
-    match tcx {
-        Ok(_) => return Ok(Ingress::Tcx),
-        Err(error) if !matches!(errno_of(&error), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-            return Err(error);
-        }
-        Err(_) => {}
-    }
+    )?;
+    Ok(Ingress::Tcx)
+}
+
+fn attach_clsact(program: &mut SchedClassifier, interface: &str) -> Result<Ingress, ProgramError> {
     match tc::qdisc_add_clsact(interface) {
         Ok(()) => {}
         Err(error) if errno_of(&error) == Some(libc::EEXIST) => {}
@@ -165,4 +171,70 @@ fn attach_here(ebpf: &mut Ebpf, interface: &str) -> Result<Ingress, ProgramError
         }),
     )?;
     Ok(Ingress::Clsact)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, os::fd::OwnedFd};
+
+    use super::*;
+    use crate::link::{
+        netns::tests::in_new_netns,
+        tap::{Tap, TapOptions},
+    };
+
+    /// A broadcast IPv4 frame: the stack counts it (InReceives) before it looks any further.
+    fn stack_sees(tap: &OwnedFd) -> bool {
+        let count = || -> u64 {
+            let snmp = fs::read_to_string("/proc/thread-self/net/snmp").unwrap();
+            let values = snmp
+                .lines()
+                .filter(|line| line.starts_with("Ip:"))
+                .nth(1)
+                .unwrap();
+            values.split(' ').nth(3).unwrap().parse().unwrap()
+        };
+        let before = count();
+        let mut frame = vec![0xff; 12];
+        frame.extend([8, 0, 0x45]);
+        frame.resize(60, 0);
+        nix::unistd::write(tap, &frame).unwrap();
+        count() > before
+    }
+
+    #[test]
+    fn tcx_and_clsact_both_silence_the_stack_until_they_are_dropped() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let tap = Tap::create(&ns, &TapOptions::active("passive0")).unwrap();
+            assert!(stack_sees(&tap.fds[0]));
+            type Attach = fn(&mut SchedClassifier, &str) -> Result<Ingress, ProgramError>;
+            let attaches: [(Attach, Ingress); 2] =
+                [(attach_tcx, Ingress::Tcx), (attach_clsact, Ingress::Clsact)];
+            for (attach, expected) in attaches {
+                let mut ebpf = Ebpf::load(objects::passive()).unwrap();
+                let classifier = program(&mut ebpf).unwrap();
+                classifier.load().unwrap();
+                let ingress = attach(classifier, "passive0").unwrap();
+                let guard = PassiveIngress {
+                    ebpf: Some(ebpf),
+                    ns: ns.clone(),
+                    interface: "passive0".into(),
+                    ingress,
+                };
+                assert_eq!(guard.ingress(), expected);
+                assert!(!stack_sees(&tap.fds[0]), "{expected:?}");
+                drop(guard);
+                assert!(stack_sees(&tap.fds[0]), "{expected:?}");
+            }
+        });
+    }
+
+    #[test]
+    fn a_missing_interface_is_an_error() {
+        in_new_netns(|| {
+            let error = PassiveIngress::attach(&NetNs::own(), "no-such-if").unwrap_err();
+            assert!(error.to_string().contains("no-such-if"), "{error}");
+        });
+    }
 }

@@ -127,9 +127,10 @@ pub enum XdpError {
 }
 
 fn removal(ns: &NetNs, interface: &str, program: &ForeignProgram) -> String {
-    match program.pinned.first() {
-        Some(path) => format!("rm {}", path.display()),
-        None => format!("{}ip link set dev {interface} xdp off", ns.shell_prefix()),
+    match (program.by_link, program.pinned.first()) {
+        (false, _) => format!("{}ip link set dev {interface} xdp off", ns.shell_prefix()),
+        (true, Some(path)) => format!("rm {}", path.display()),
+        (true, None) => "bpftool link detach id ID (bpftool link list shows the ID)".into(),
     }
 }
 
@@ -147,7 +148,7 @@ fn attach_remedy(mode: XdpMode, error: &io::Error) -> &'static str {
 
 fn map_remedy(error: &MapError) -> &'static str {
     match errno_of(error) {
-        Some(libc::EBADF | libc::EINVAL | libc::EOPNOTSUPP) => {
+        Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP) => {
             "the socket is closed or not an AF_XDP socket"
         }
         errno => remedy(errno),
@@ -542,6 +543,10 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{
+        netns::tests::in_new_netns,
+        tap::{Tap, TapOptions},
+    };
 
     #[test]
     fn a_missing_interface_is_named_before_any_privilege_is_asked_for() {
@@ -552,6 +557,79 @@ mod tests {
         };
         let error = XdpProgram::attach(&NetNs::own(), "no-such-if", &options).unwrap_err();
         assert!(matches!(error, XdpError::NoInterface { .. }), "{error}");
+    }
+
+    #[test]
+    fn a_claimed_queue_leads_to_its_socket_or_nowhere() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
+            let options = XdpOptions {
+                mode: XdpChoice::Auto,
+                queues: 1,
+                unclaimed: Unclaimed::Pass,
+            };
+            let mut program = XdpProgram::attach(&ns, "xdp0", &options).unwrap();
+            assert_eq!(program.mode(), XdpMode::Native);
+            assert_eq!(program.fallback(), None);
+            let frame = [0xff; 60];
+            nix::unistd::write(&tap.fds[0], &frame).unwrap();
+            program.claim(0).unwrap();
+            nix::unistd::write(&tap.fds[0], &frame).unwrap();
+            nix::unistd::write(&tap.fds[0], &frame).unwrap();
+            let expected = QueueCounters {
+                no_socket: 2,
+                unclaimed_passed: 1,
+                ..QueueCounters::default()
+            };
+            assert_eq!(program.counters(0).unwrap(), expected);
+            assert_eq!(program.other_counters().unwrap(), QueueCounters::default());
+
+            for error in [
+                program.claim(1).unwrap_err(),
+                program.counters(1).unwrap_err(),
+            ] {
+                assert!(
+                    matches!(error, XdpError::NoQueue { queue: 1, .. }),
+                    "{error}"
+                );
+            }
+            let error = program
+                .set(0, &std::io::stdin(), Delivery::Copy)
+                .unwrap_err();
+            assert!(
+                error.to_string().contains("not an AF_XDP socket"),
+                "{error}"
+            );
+            program.unset(0).unwrap();
+        });
+    }
+
+    #[test]
+    fn a_program_that_is_there_is_named_and_ours_leaves_nothing() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let _tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
+            for mode in [XdpMode::Native, XdpMode::Skb] {
+                let options = XdpOptions {
+                    mode: XdpChoice::Only(mode),
+                    queues: 4,
+                    unclaimed: Unclaimed::Drop,
+                };
+                let first = XdpProgram::attach(&ns, "xdp0", &options).unwrap();
+                let error = XdpProgram::attach(&ns, "xdp0", &options).unwrap_err();
+                let XdpError::Occupied { program, .. } = &error else {
+                    panic!("{error}");
+                };
+                assert_eq!(program.name.as_deref(), Some("xsk"));
+                assert!(program.by_link);
+                let me = std::process::id();
+                assert!(program.holders.iter().any(|(pid, _)| *pid == me), "{error}");
+                drop(first);
+                let mut netlink = Netlink::open(&ns).unwrap();
+                assert_eq!(netlink.link_by_name("xdp0").unwrap().unwrap().xdp, []);
+            }
+        });
     }
 
     #[test]

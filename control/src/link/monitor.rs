@@ -210,7 +210,9 @@ impl LinkMonitor {
         true
     }
 
-    /// Throws away what is queued: it is older than the list that is asked for next.
+    /// Throws away what is queued: it is older than the list that is asked for next. To the last message,
+    /// because until the queue is empty the kernel drops more without another ENOBUFS (net/netlink/af_netlink.c,
+    /// NETLINK_S_CONGESTED).
     fn drain(&self, buffer: &mut [u8]) {
         loop {
             match self.socket.recv(&mut &mut buffer[..], 0) {
@@ -245,6 +247,10 @@ mod tests {
     use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 
     use super::*;
+    use crate::link::{
+        netns::tests::in_new_netns,
+        tap::{Tap, TapOptions},
+    };
 
     fn message(ifindex: u32, name: &str, flags: LinkFlags) -> LinkMessage {
         let mut message = LinkMessage::default();
@@ -347,6 +353,33 @@ mod tests {
                 event(Change::New, 4, "a", true),
             ]
         );
+    }
+
+    #[test]
+    fn what_an_overflow_has_lost_is_asked_for() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let mut monitor = LinkMonitor::open(&ns).unwrap();
+            monitor.socket.set_rx_buf_sz(4096_u32).unwrap();
+            let tap = Tap::create(&ns, &TapOptions::active("mon0")).unwrap();
+            let mut netlink = Netlink::open(&ns).unwrap();
+            for _ in 0..50 {
+                netlink.set_up(tap.ifindex, false).unwrap();
+                netlink.set_up(tap.ifindex, true).unwrap();
+            }
+            let events = monitor.read_events().unwrap();
+            assert!(events.len() < 100, "nothing was lost: {}", events.len());
+            assert!(
+                events
+                    .last()
+                    .is_some_and(|event| event.name == "mon0" && event.up),
+                "{events:?}"
+            );
+            assert!(monitor.is_up(tap.ifindex));
+            drop(tap);
+            let events = monitor.read_events().unwrap();
+            assert_eq!(events.last().map(|event| event.change), Some(Change::Gone));
+        });
     }
 
     #[test]

@@ -251,8 +251,21 @@ fn on_thread<R: Send>(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// Runs a test on a thread in a namespace of its own, which ends with it; says so and does nothing
+    /// without the privilege.
+    pub(crate) fn in_new_netns(test: impl FnOnce() + Send) {
+        let there = || match nix::sched::unshare(CloneFlags::CLONE_NEWNET) {
+            Ok(()) => test(),
+            Err(errno) => {
+                eprintln!("skipped: cannot make a network namespace: {errno}; run as root")
+            }
+        };
+        let end = thread::scope(|scope| scope.spawn(there).join());
+        end.unwrap_or_else(|payload| panic::resume_unwind(payload));
+    }
 
     #[test]
     fn a_name_that_cannot_be_one_is_refused_with_its_reason() {

@@ -111,7 +111,9 @@ fn open_remedy(error: &io::Error) -> &'static str {
         Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
             "load the driver (modprobe tun), or give the container the device (--device /dev/net/tun)"
         }
-        _ => "its mode is usually 0666: check ls -l /dev/net/tun and the container's device rules",
+        _ => {
+            "it is usually open to everybody: chmod 0666 /dev/net/tun, or check the device rules of the container"
+        }
     }
 }
 
@@ -142,6 +144,18 @@ pub struct TapOptions {
     pub queues: usize,
     /// For listeners alone: the host neither speaks nor listens there.
     pub passive: bool,
+}
+
+impl TapOptions {
+    /// One queue, the kernel's MTU, and part of the host's network.
+    pub fn active(name: &str) -> Self {
+        Self {
+            name: name.into(),
+            mtu: None,
+            queues: 1,
+            passive: false,
+        }
+    }
 }
 
 /// A TAP device that is up. Removed, some 50 ms later, when its last descriptor is closed.
@@ -318,6 +332,7 @@ fn attach_queue(file: &File, name: &str, exclusive: bool) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::netns::tests::in_new_netns;
 
     #[test]
     fn names_that_the_kernel_would_refuse_or_change_are_refused() {
@@ -337,6 +352,55 @@ mod tests {
         ] {
             assert_eq!(check_name(name).is_ok(), valid, "{name:?}");
         }
+    }
+
+    #[test]
+    fn a_passive_device_is_up_silent_and_goes_with_its_descriptors() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let options = TapOptions {
+                name: "lc0".into(),
+                mtu: Some(9000),
+                queues: 2,
+                passive: true,
+            };
+            let tap = Tap::create(&ns, &options).unwrap();
+            let mut netlink = Netlink::open(&ns).unwrap();
+            let link = netlink.link_by_name("lc0").unwrap().unwrap();
+            assert_eq!((link.ifindex, link.mtu), (tap.ifindex, 9000));
+            assert!(link.up && link.noarp);
+            assert_eq!(link.kind.as_deref(), Some("tun"));
+            assert_eq!(tap.fds.len(), 2);
+            // Either the drop is there, or a note says why not.
+            assert_eq!(
+                tap.passive.is_none(),
+                tap.notes.len() == 1,
+                "{:?}",
+                tap.notes
+            );
+            let error = Tap::create(&ns, &options).unwrap_err();
+            assert!(
+                matches!(&error, TapError::Exists { kind: Some(kind), .. } if kind == "tun"),
+                "{error}"
+            );
+            drop(tap);
+            assert_eq!(netlink.link_by_name("lc0").unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn a_device_that_cannot_be_set_up_is_not_left_behind() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let options = TapOptions {
+                mtu: Some(1 << 24),
+                ..TapOptions::active("lc0")
+            };
+            let error = Tap::create(&ns, &options).unwrap_err();
+            assert!(error.to_string().contains("16777216"), "{error}");
+            let mut netlink = Netlink::open(&ns).unwrap();
+            assert_eq!(netlink.link_by_name("lc0").unwrap(), None);
+        });
     }
 
     #[test]
