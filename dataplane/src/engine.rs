@@ -125,7 +125,8 @@ impl Engine {
                 let notice = Arc::clone(&self.notice);
                 move || {
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
-                        let (worker, started) = match Worker::start(spec, mailbox, waker, &*settle) {
+                        let (worker, started) = match Worker::start(spec, mailbox, waker, &*settle)
+                        {
                             Ok(made) => made,
                             Err(e) => {
                                 let _ = ready.send(Err(e));

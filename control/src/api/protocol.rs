@@ -108,7 +108,12 @@ pub struct PortInfo {
     pub mtu: Option<u32>,
     /// What backs its slots, such as `2 MiB pages`.
     pub backing: Option<String>,
-    /// The processes that listen on the interface, for the device that feeds tools.
+    /// Inodes of the packet sockets that are bound to the interface, for the device that feeds tools.
+    /// Whose they are is found by the client, with its own privileges: the daemon has none for that.
+    #[serde(default)]
+    pub listening: Vec<u64>,
+    /// The processes that hold them, as far as the client may see.
+    #[serde(default)]
     pub listeners: Vec<Listener>,
 }
 

@@ -158,7 +158,7 @@ fn beside_table(now: &Stats) -> Table {
 }
 
 fn workers_table(now: &Stats) -> Table {
-    let mut table = Table::new("CORE >BUSY >SLOTS_FREE >OF >P50 >P90 >P99 >P99.9 >MAX >BATCHES");
+    let mut table = Table::new("CORE >BUSY >SLOTS_FREE >OF >P50 >P90 >P99 >P99.9 >MAX >FRAMES");
     for worker in &now.workers {
         let residence = &worker.residence_ns;
         table.rows.push(vec![
@@ -209,6 +209,9 @@ fn cores(port: &PortInfo) -> String {
 }
 
 fn listeners(port: &PortInfo) -> String {
+    if port.listeners.is_empty() && !port.listening.is_empty() {
+        return format!("{} sockets, not yours to see", port.listening.len());
+    }
     let listeners = port
         .listeners
         .iter()
@@ -360,7 +363,7 @@ PORT    ALSO COUNTED        NUMBER
 uplink  checksums_finished      12
 uplink  kernel rx_dropped        3
 
-CORE  BUSY  SLOTS FREE    OF     P50      P90      P99   P99.9     MAX  BATCHES
+CORE  BUSY  SLOTS FREE    OF     P50      P90      P99   P99.9     MAX  FRAMES
 2     37 %        8000  8192  900 ns  1.50 µs  12.3 µs  123 µs  2.00 s    19.3k
 ";
         assert_eq!(stats(&reading(), None), expected);

@@ -14,9 +14,10 @@ use clap::{Args, Parser, Subcommand};
 use control::{
     api::{
         client::{Client, ClientError},
-        protocol::{Applied, PolicyText, PortInfo, Request, Stopping},
+        protocol::{Applied, Listener, PolicyText, PortInfo, Request, Stopping},
         render, rules, socket,
     },
+    link::listeners,
     stats::{Stats, check_laws},
 };
 use signal_hook::{
@@ -185,7 +186,10 @@ fn run(command: Command) -> Result<(), Failure> {
             }
         },
         Action::Ports { json } => {
-            let ports: Vec<PortInfo> = client.call(&Request::Ports {})?;
+            let mut ports: Vec<PortInfo> = client.call(&Request::Ports {})?;
+            for port in &mut ports {
+                name_listeners(port);
+            }
             if json {
                 print_json(&mut out, &ports)?;
             } else {
@@ -308,6 +312,18 @@ fn read_rules(file: &Path) -> Result<String, Failure> {
 fn print_json(out: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, value)?;
     writeln!(out)
+}
+
+/// Finds out which processes hold the sockets that listen on a port's device.
+fn name_listeners(port: &mut PortInfo) {
+    port.listeners.extend(
+        listeners::processes_of(&port.listening)
+            .into_iter()
+            .map(|process| Listener {
+                pid: process.pid,
+                name: process.comm,
+            }),
+    );
 }
 
 fn print_applied(out: &mut impl Write, applied: Applied) -> io::Result<()> {

@@ -153,7 +153,8 @@ impl Daemon {
     /// what was made, and answers with the last counters.
     pub fn run(mut self) -> End {
         let (ready, consumers) = mpsc::channel();
-        let wake = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
+        let wake =
+            EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
         match &wake {
             Ok(wake) => self.wait_for_consumers(&ready, wake),
             Err(_) => drop(ready.send(None)),
@@ -174,7 +175,14 @@ impl Daemon {
                 }
             }
             let timeout = self.next_retry();
-            code = self.wait(wake.as_deref().ok(), if held { Some(Duration::from_millis(20)) } else { timeout });
+            code = self.wait(
+                wake.as_deref().ok(),
+                if held {
+                    Some(Duration::from_millis(20))
+                } else {
+                    timeout
+                },
+            );
             if code.is_none() {
                 code = self.engine_events();
             }
@@ -223,18 +231,23 @@ impl Daemon {
     /// long enough. `ready` is closed then.
     fn wait_for_consumers(&self, ready: &mpsc::Sender<Option<String>>, wake: &Arc<EventFd>) {
         for live in self.shared.ports().iter() {
-            let Some(listened) = live.device.listened() else { continue };
+            let Some(listened) = live.device.listened() else {
+                continue;
+            };
             let Some(limit) = listened.wait else { continue };
             self.say(&format!(
                 "{}: sources wait up to {limit:?} for something to listen on {}",
                 live.name, listened.name
             ));
-            let (ns, name, ifindex) =
-                (listened.ns.clone(), listened.name.to_owned(), listened.ifindex);
+            let (sockets, name, ifindex) = (
+                Arc::clone(listened.sockets),
+                listened.name.to_owned(),
+                listened.ifindex,
+            );
             let (ready, wake, ending) = (ready.clone(), Arc::clone(wake), Arc::clone(&self.ending));
             thread::spawn(move || {
                 let waited =
-                    listeners::wait_for_listener(&ns, ifindex, limit, SETTLE, &ending);
+                    listeners::wait_for_listener(&sockets, ifindex, limit, SETTLE, &ending);
                 let line = match waited {
                     Ok(Waited::Listening(sockets)) => {
                         format!("{name}: {} packet sockets listen", sockets.len())
@@ -265,10 +278,11 @@ impl Daemon {
                     failure,
                 } => {
                     let mut ports = self.shared.ports();
-                    if let Some(live) = ports
-                        .iter_mut()
-                        .find(|l| l.units.iter().any(|p| p.worker == worker && p.index == port))
-                    {
+                    if let Some(live) = ports.iter_mut().find(|l| {
+                        l.units
+                            .iter()
+                            .any(|p| p.worker == worker && p.index == port)
+                    }) {
                         Self::complain(&format!("port {}: {failure}", live.name));
                         live.failed = true;
                         code = code.or(self.nothing_left(&ports));
@@ -344,7 +358,11 @@ impl Daemon {
                                 "port {}: {} is {}; its frames are counted as link_down until it returns",
                                 live.name,
                                 event.name,
-                                if event.change == crate::link::monitor::Change::Gone { "gone" } else { "down" }
+                                if event.change == crate::link::monitor::Change::Gone {
+                                    "gone"
+                                } else {
+                                    "down"
+                                }
                             ));
                             live.retry = None;
                             live.complained = false;

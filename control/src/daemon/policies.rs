@@ -139,7 +139,12 @@ impl Policies {
         let published = Instant::now();
         let generation = publisher.publish(snapshot);
         self.generation.store(generation, Ordering::Release);
-        for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+        for waker in self
+            .wakers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+        {
             waker.wake();
         }
         let all = publisher.wait_acknowledged(generation, ACKNOWLEDGE);
@@ -163,10 +168,7 @@ impl Policies {
     }
 }
 
-fn find<'a>(
-    live: &'a BTreeMap<String, Publisher>,
-    name: &str,
-) -> Result<&'a Publisher, Refusal> {
+fn find<'a>(live: &'a BTreeMap<String, Publisher>, name: &str) -> Result<&'a Publisher, Refusal> {
     live.get(name).ok_or_else(|| {
         let known: Vec<_> = live.keys().map(String::as_str).collect();
         Refusal::new(match known.as_slice() {

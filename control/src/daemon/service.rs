@@ -8,7 +8,6 @@ use crate::{
         protocol::{Applied, PolicyText, PortInfo, Refusal},
         server::Service,
     },
-    link::listeners,
     stats::{PipelineStats, PortStats, Residence, Stats, WorkerStats},
 };
 
@@ -59,14 +58,8 @@ impl Shared {
         };
         live.device.describe(&mut info);
         if let Some(listened) = live.device.listened() {
-            let sockets = listeners::packet_sockets(listened.ns, listened.ifindex);
-            info.listeners = listeners::processes_of(&sockets.unwrap_or_default())
-                .into_iter()
-                .map(|l| crate::api::protocol::Listener {
-                    pid: l.pid,
-                    name: l.comm,
-                })
-                .collect();
+            let sockets = listened.sockets.on(listened.ifindex).unwrap_or_default();
+            info.listening = sockets.iter().map(|socket| socket.inode).collect();
         }
         info
     }

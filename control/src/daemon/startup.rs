@@ -83,7 +83,9 @@ impl Daemon {
         let mut monitors: Vec<(_, LinkMonitor)> = Vec::new();
         for port in &live {
             if let Some((ns, _)) = port.device.watched()
-                && !monitors.iter().any(|(known, _): &(crate::link::netns::NetNs, _)| known.name() == ns.name())
+                && !monitors
+                    .iter()
+                    .any(|(known, _): &(crate::link::netns::NetNs, _)| known.name() == ns.name())
             {
                 let monitor =
                     LinkMonitor::open(ns).map_err(|e| StartError::machine(&port.name, &e))?;
@@ -224,7 +226,11 @@ fn finishes_checksums(kind: &PortKind) -> bool {
 /// The control socket, listening. For an ordinary user without a place for it there is none: the run
 /// does not need it.
 fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSocket>, StartError> {
-    let group = config.control.socket_group.as_ref().map(|g| g.value.as_str());
+    let group = config
+        .control
+        .socket_group
+        .as_ref()
+        .map(|g| g.value.as_str());
     let path: PathBuf = match &config.control.socket {
         Some(path) => path.value.clone(),
         None => match default_path() {
@@ -291,4 +297,3 @@ fn kept(plan: &Plan) -> Vec<Capability> {
     kept.dedup();
     kept
 }
-

@@ -5,7 +5,10 @@
 
 use std::{
     collections::HashMap,
-    fmt, fs, io,
+    fmt,
+    fs::{self, File},
+    io,
+    os::unix::fs::FileExt,
     sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
@@ -71,24 +74,55 @@ pub enum Waited {
     Stopped,
 }
 
-/// The packet sockets that receive frames of exactly this interface, ordered.
-///
-/// # Errors
-///
-/// When the namespace cannot be entered or there is no `/proc`.
-pub fn packet_sockets(ns: &NetNs, ifindex: u32) -> Result<Vec<PacketSocket>, ListenersError> {
-    in_netns(ns, || read_here(ifindex))?.map_err(|error| ListenersError::Read {
-        ns: ns.clone(),
-        error,
-    })
+/// The kernel's list of packet sockets of one namespace. Opened once: reading it again needs no privilege,
+/// so that a daemon which has given up entering namespaces still sees who listens.
+#[derive(Debug)]
+pub struct PacketSockets {
+    ns: NetNs,
+    table: File,
 }
 
-/// The list of the calling thread's namespace. `/proc/net` would be that of the process's first thread.
-fn read_here(ifindex: u32) -> io::Result<Vec<PacketSocket>> {
-    Ok(parse(
-        &fs::read_to_string("/proc/thread-self/net/packet")?,
-        ifindex,
-    ))
+impl PacketSockets {
+    /// Opens the list of a namespace.
+    ///
+    /// # Errors
+    ///
+    /// When the namespace cannot be entered or there is no `/proc`.
+    pub fn open(ns: &NetNs) -> Result<Self, ListenersError> {
+        // `/proc/net` would be that of the process's first thread.
+        let table = in_netns(ns, || File::open("/proc/thread-self/net/packet"))?;
+        Ok(Self {
+            ns: ns.clone(),
+            table: table.map_err(|error| ListenersError::Read {
+                ns: ns.clone(),
+                error,
+            })?,
+        })
+    }
+
+    /// The packet sockets that receive frames of exactly this interface, ordered.
+    ///
+    /// # Errors
+    ///
+    /// When the list cannot be read.
+    pub fn on(&self, ifindex: u32) -> Result<Vec<PacketSocket>, ListenersError> {
+        self.read(ifindex).map_err(|error| ListenersError::Read {
+            ns: self.ns.clone(),
+            error,
+        })
+    }
+
+    fn read(&self, ifindex: u32) -> io::Result<Vec<PacketSocket>> {
+        let mut text = Vec::new();
+        let mut chunk = [0; 4096];
+        loop {
+            // By position: several threads may read the one descriptor.
+            match self.table.read_at(&mut chunk, text.len() as u64)? {
+                0 => return Ok(parse(&String::from_utf8_lossy(&text), ifindex)),
+                n => text.extend_from_slice(&chunk[..n]),
+            }
+        }
+    }
 }
 
 /// Columns: sk RefCnt Type Proto Iface R Rmem User Inode.
@@ -110,9 +144,9 @@ fn parse(table: &str, ifindex: u32) -> Vec<PacketSocket> {
     sockets
 }
 
-/// The processes that hold these sockets, by number. Those that may not be looked at, and those of another
+/// The processes that hold sockets of these inodes, by number. Those that may not be looked at, and those of another
 /// PID namespace, are missing; a socket that several share counts for each.
-pub fn processes_of(sockets: &[PacketSocket]) -> Vec<Listener> {
+pub fn processes_of(sockets: &[u64]) -> Vec<Listener> {
     if sockets.is_empty() {
         return Vec::new();
     }
@@ -128,7 +162,7 @@ pub fn processes_of(sockets: &[PacketSocket]) -> Vec<Listener> {
             .flatten()
             .flatten()
             .filter_map(|entry| socket_inode(fs::read_link(entry.path()).ok()?.to_str()?))
-            .filter(|inode| sockets.iter().any(|socket| socket.inode == *inode))
+            .filter(|inode| sockets.contains(inode))
             .collect();
         inodes.sort_unstable();
         inodes.dedup(); // a descriptor that was duplicated is one socket
@@ -163,19 +197,17 @@ fn socket_inode(target: &str) -> Option<u64> {
 ///
 /// # Errors
 ///
-/// When the namespace cannot be entered or there is no `/proc`.
+/// When the list cannot be read.
 pub fn wait_for_listener(
-    ns: &NetNs,
+    sockets: &PacketSockets,
     ifindex: u32,
     timeout: Duration,
     settle: Duration,
     stop: &AtomicBool,
 ) -> Result<Waited, ListenersError> {
-    in_netns(ns, || wait(timeout, settle, stop, || read_here(ifindex)))?.map_err(|error| {
-        ListenersError::Read {
-            ns: ns.clone(),
-            error,
-        }
+    wait(timeout, settle, stop, || sockets.read(ifindex)).map_err(|error| ListenersError::Read {
+        ns: sockets.ns.clone(),
+        error,
     })
 }
 
@@ -315,7 +347,10 @@ sk               RefCnt Type Proto  Iface R Rmem   User   Inode
 
     #[test]
     fn nobody_can_listen_on_an_interface_that_is_not_there() {
-        assert_eq!(packet_sockets(&NetNs::own(), 0x7fff_fffe).unwrap(), []);
+        let sockets = PacketSockets::open(&NetNs::own()).unwrap();
+        assert_eq!(sockets.on(0x7fff_fffe).unwrap(), []);
+        // The list can be read again and again.
+        assert_eq!(sockets.on(0x7fff_fffe).unwrap(), []);
         assert_eq!(processes_of(&[]), []);
     }
 }

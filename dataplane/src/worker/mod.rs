@@ -240,6 +240,8 @@ impl Worker {
     /// One turn: everything that is there now, once. Answers whether there was anything.
     fn turn(&mut self) -> bool {
         self.io.now = clock();
+        // What the turn before has written.
+        self.measure();
         let mut worked = false;
         if self.receiving {
             let n = self.sources.len();
@@ -260,7 +262,6 @@ impl Worker {
             self.io.trouble = true;
         }
         worked |= self.reap();
-        self.measure();
         if self.retiring {
             self.collect();
         }

@@ -116,7 +116,8 @@ fn bench(frames: u64, policy: Option<&mut Publisher>, stuck: bool) -> Bench {
         }],
     };
     let (worker, _) =
-        Worker::with_ring(spec, Arc::clone(&mailbox), waker, Ring::fake(), &|| Ok(())).expect("starts");
+        Worker::with_ring(spec, Arc::clone(&mailbox), waker, Ring::fake(), &|| Ok(()))
+            .expect("starts");
     Bench {
         worker,
         mailbox,

@@ -130,7 +130,8 @@ impl XdpDevice {
         let mut program =
             XdpProgram::attach(&self.ns, &self.interface, &options).map_err(|e| self.fail(&e))?;
         if let Some(why) = program.fallback() {
-            self.notes.push(format!("{}: {why}; attached in skb mode", self.interface));
+            self.notes
+                .push(format!("{}: {why}; attached in skb mode", self.interface));
         }
         for &queue in &self.queues {
             program.claim(queue).map_err(|e| self.fail(&e))?;
@@ -139,22 +140,28 @@ impl XdpDevice {
         Ok(())
     }
 
-    fn bind(&self, queue: u32, core: usize) -> Result<dataplane::port::af_xdp::OpenQueue, StartError> {
+    fn bind(
+        &self,
+        queue: u32,
+        core: usize,
+    ) -> Result<dataplane::port::af_xdp::OpenQueue, StartError> {
         let options = QueueOptions {
             queue,
             ..self.memory.clone()
         };
         let mut tries = 0;
         loop {
-            let opened = on_core_in_netns(core, &self.ns, || open(&options))
-                .map_err(|e| self.fail(&e))?;
+            let opened =
+                on_core_in_netns(core, &self.ns, || open(&options)).map_err(|e| self.fail(&e))?;
             match opened {
                 Ok(queue) => return Ok(queue),
                 Err(e) if e.is_busy() && tries < BUSY_TRIES => {
                     tries += 1;
                     thread::sleep(BUSY_PAUSE);
                 }
-                Err(e @ OpenError::Options { .. }) => return Err(StartError::config(&self.port, &e)),
+                Err(e @ OpenError::Options { .. }) => {
+                    return Err(StartError::config(&self.port, &e));
+                }
                 Err(e) => return Err(self.fail(&e)),
             }
         }
@@ -221,7 +228,11 @@ impl Device for XdpDevice {
                 self.offloads.clear();
                 self.ifindex = None;
                 self.granted = None;
-                if std::mem::take(&mut self.up) { Turn::Down } else { Turn::None }
+                if std::mem::take(&mut self.up) {
+                    Turn::Down
+                } else {
+                    Turn::None
+                }
             }
             Change::Gone => Turn::None,
             _ if ours && self.up && !event.up => {
@@ -246,18 +257,11 @@ impl Device for XdpDevice {
         };
         if self.ifindex != Some(link.ifindex) {
             self.forget_program();
-            let choice = match self.config.offloads {
-                config::Offloads::Fix => OffloadChoice::Fix,
-                config::Offloads::Keep => OffloadChoice::Keep,
-                config::Offloads::Require => OffloadChoice::Require,
-            };
-            let skb = self.config.mode.value == XdpMode::Skb;
-            let found = offloads::apply(&self.ns, &self.interface, choice, skb)
-                .map_err(|e| StartError::machine(&self.port, &e))?;
-            self.notes.extend(offloads::lines(found.remarkable()));
-            self.offloads = found.guards;
             if self.source {
                 self.attach()?;
+                // Only what arrives can be hidden or merged; and which offloads do that depends on
+                // where the program runs.
+                self.settle_offloads()?;
             }
             self.ifindex = Some(link.ifindex);
         }
@@ -280,7 +284,11 @@ impl Device for XdpDevice {
             }
             add(&mut dropped, program.other_counters().ok());
         }
-        stats.add_before_socket(dropped.no_socket, dropped.multi_buffer, dropped.unclaimed_dropped);
+        stats.add_before_socket(
+            dropped.no_socket,
+            dropped.multi_buffer,
+            dropped.unclaimed_dropped,
+        );
     }
 
     fn describe(&self, info: &mut PortInfo) {

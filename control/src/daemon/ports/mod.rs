@@ -5,13 +5,15 @@ mod af_xdp;
 mod pcap;
 mod tap;
 
+use std::sync::Arc;
+
 use dataplane::port::Port;
 
 use super::StartError;
 use crate::{
     api::protocol::PortInfo,
     config::{Plan, PlannedPort, PortKind},
-    link::{monitor::LinkEvent, netns::NetNs},
+    link::{listeners::PacketSockets, monitor::LinkEvent, netns::NetNs},
     stats::PortStats,
 };
 
@@ -69,9 +71,9 @@ pub(super) trait Device: Send {
 
 /// A device that tools listen on.
 pub(super) struct Listened<'a> {
-    pub(super) ns: &'a NetNs,
     pub(super) name: &'a str,
     pub(super) ifindex: u32,
+    pub(super) sockets: &'a Arc<PacketSockets>,
     /// How long sources are held back until something listens.
     pub(super) wait: Option<std::time::Duration>,
 }

@@ -41,8 +41,8 @@ impl CaptureDevice {
                 )
             })?,
         };
-        let capture = pcap::open(path, file, options)
-            .map_err(|e| StartError::config(&port.name, &e))?;
+        let capture =
+            pcap::open(path, file, options).map_err(|e| StartError::config(&port.name, &e))?;
         Ok(Self {
             path: path.display().to_string(),
             capture: Some(capture),

@@ -1,6 +1,6 @@
 //! A TAP device that the daemon made: one descriptor for each worker that reads or writes it.
 
-use std::os::fd::OwnedFd;
+use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use dataplane::port::{
     Port,
@@ -13,6 +13,7 @@ use crate::{
     config::{self, PlannedPort},
     daemon::StartError,
     link::{
+        listeners::PacketSockets,
         netns::NetNs,
         tap::{Tap, TapOptions},
     },
@@ -28,7 +29,9 @@ pub(super) struct TapDevice {
     queues: Vec<Option<OwnedFd>>,
     mtu: u32,
     source: bool,
-    wait: Option<std::time::Duration>,
+    wait: Option<Duration>,
+    /// Who listens, opened while the namespace can be entered.
+    sockets: Arc<PacketSockets>,
 }
 
 impl TapDevice {
@@ -46,7 +49,9 @@ impl TapDevice {
             },
         )
         .map_err(|e| fail(&e))?;
+        let sockets = Arc::new(PacketSockets::open(&ns).map_err(|e| fail(&e))?);
         Ok(Self {
+            sockets,
             ns,
             queues: tap.fds.drain(..).map(Some).collect(),
             tap,
@@ -79,9 +84,9 @@ impl Device for TapDevice {
 
     fn listened(&self) -> Option<Listened<'_>> {
         Some(Listened {
-            ns: &self.ns,
             name: &self.tap.name,
             ifindex: self.tap.ifindex,
+            sockets: &self.sockets,
             wait: self.wait,
         })
     }

@@ -37,6 +37,7 @@ fn io(slots: u32, slot_size: usize) -> Io {
         waker: Arc::new(Waker::new().expect("an eventfd")),
         now: 5_000_000_000,
         sink_cap: 64,
+        trouble: false,
     }
 }
 
@@ -381,7 +382,9 @@ fn a_worker_without_a_region_of_its_own_is_told() {
     io.own_region = None;
     let good = file(&capture(Kind::Micro, false, &[]));
     let mut port = PcapPort::new(open(Path::new("x"), good, TOP).expect("a capture"));
-    let error = port.attach(&mut io, Place::default()).expect_err("no region");
+    let error = port
+        .attach(&mut io, Place::default())
+        .expect_err("no region");
     assert!(error.to_string().contains("own region"));
 }
 
