@@ -121,10 +121,12 @@ impl PassiveIngress {
 
 impl Drop for PassiveIngress {
     fn drop(&mut self) {
-        // A clsact filter is removed through netlink, which must speak of the interface's namespace. When that
-        // cannot be entered any more there is nobody left to tell.
-        if let Some(ebpf) = self.ebpf.take() {
-            let _ = in_netns(&self.ns, move || drop(ebpf));
+        // A clsact filter is removed through netlink, by the number of the interface, so it must not be done
+        // elsewhere than in its namespace. When that cannot be entered any more, the filter stays.
+        let mut ebpf = self.ebpf.take();
+        let _ = in_netns(&self.ns, || drop(ebpf.take()));
+        if self.ingress == Ingress::Clsact {
+            std::mem::forget(ebpf);
         }
     }
 }

@@ -361,7 +361,13 @@ impl XdpProgram {
     ///
     /// When there is no such queue, or the map cannot be changed.
     pub fn claim(&mut self, queue: u32) -> Result<(), XdpError> {
-        self.write_claim(queue, CLAIMED)
+        self.check(queue)?;
+        let flags = self
+            .claims
+            .get(&queue, 0)
+            .map_err(|error| self.map_error(queue, "look at its claim", error))?;
+        // What a socket there needs stays.
+        self.write_claim(queue, flags | CLAIMED)
     }
 
     /// Claims a queue and gives its frames to an AF_XDP socket that is bound to it. `delivery` is the mode that
@@ -542,6 +548,8 @@ fn take<M: TryFrom<aya::maps::Map, Error = MapError>>(
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::FromRawFd;
+
     use super::*;
     use crate::link::{
         netns::tests::in_new_netns,
@@ -602,6 +610,133 @@ mod tests {
                 "{error}"
             );
             program.unset(0).unwrap();
+        });
+    }
+
+    /// A socket bound to queue 0 of an interface, without chunks: what reaches it is counted and dropped.
+    fn bound_socket(ifindex: u32) -> OwnedFd {
+        const CHUNK: usize = 4096;
+        let descriptors: i32 = 8;
+        let option = |socket: &OwnedFd, name: i32, value: *const libc::c_void, size: usize| {
+            // SAFETY: the callers pass a live value and its size; the kernel copies it.
+            let result = unsafe {
+                libc::setsockopt(socket.as_raw_fd(), libc::SOL_XDP, name, value, size as u32)
+            };
+            assert_eq!(result, 0, "option {name}: {}", io::Error::last_os_error());
+        };
+        // SAFETY: plain system calls on values that live here. The mapping is never unmapped, so it outlives
+        // the socket whose memory it is.
+        unsafe {
+            let socket = libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            assert!(socket >= 0, "{}", io::Error::last_os_error());
+            let socket = OwnedFd::from_raw_fd(socket);
+            let memory = libc::mmap(
+                std::ptr::null_mut(),
+                CHUNK,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
+                -1,
+                0,
+            );
+            assert_ne!(memory, libc::MAP_FAILED);
+            let umem = libc::xdp_umem_reg {
+                addr: memory as u64,
+                len: CHUNK as u64,
+                chunk_size: CHUNK as u32,
+                headroom: 0,
+                flags: 0,
+                tx_metadata_len: 0,
+            };
+            option(
+                &socket,
+                libc::XDP_UMEM_REG,
+                (&raw const umem).cast(),
+                size_of_val(&umem),
+            );
+            for ring in [
+                libc::XDP_UMEM_FILL_RING,
+                libc::XDP_UMEM_COMPLETION_RING,
+                libc::XDP_RX_RING,
+            ] {
+                option(
+                    &socket,
+                    ring,
+                    (&raw const descriptors).cast(),
+                    size_of::<i32>(),
+                );
+            }
+            let mut address: libc::sockaddr_xdp = std::mem::zeroed();
+            address.sxdp_family = libc::AF_XDP as u16;
+            address.sxdp_flags = libc::XDP_COPY;
+            address.sxdp_ifindex = ifindex;
+            // The queue of a socket that was closed just now is free a moment later.
+            for attempt in 0..500 {
+                let result = libc::bind(
+                    socket.as_raw_fd(),
+                    (&raw const address).cast(),
+                    size_of_val(&address) as u32,
+                );
+                if result == 0 {
+                    break;
+                }
+                let error = io::Error::last_os_error();
+                assert!(
+                    error.raw_os_error() == Some(libc::EBUSY) && attempt < 499,
+                    "{error}"
+                );
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            socket
+        }
+    }
+
+    /// How many frames came to the socket and found no chunk.
+    fn came_to(socket: &OwnedFd) -> u64 {
+        // SAFETY: the kernel writes no more than `size` bytes to a value of that size.
+        unsafe {
+            let mut statistics: libc::xdp_statistics = std::mem::zeroed();
+            let mut size = size_of_val(&statistics) as u32;
+            let result = libc::getsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_XDP,
+                libc::XDP_STATISTICS,
+                (&raw mut statistics).cast(),
+                &raw mut size,
+            );
+            assert_eq!(result, 0, "{}", io::Error::last_os_error());
+            statistics.rx_fill_ring_empty_descs
+        }
+    }
+
+    #[test]
+    fn frames_go_to_the_socket_and_nowhere_once_it_is_closed() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
+            let send = || nix::unistd::write(&tap.fds[0], &[0xff; 60]).unwrap();
+            for mode in [XdpMode::Native, XdpMode::Skb] {
+                let options = XdpOptions {
+                    mode: XdpChoice::Only(mode),
+                    queues: 1,
+                    unclaimed: Unclaimed::Pass,
+                };
+                let mut program = XdpProgram::attach(&ns, "xdp0", &options).unwrap();
+                for delivery in [Delivery::Copy, Delivery::ZeroCopy] {
+                    let before = program.counters(0).unwrap().no_socket;
+                    let socket = bound_socket(tap.ifindex);
+                    program.set(0, &socket, delivery).unwrap();
+                    program.claim(0).unwrap();
+                    send();
+                    send();
+                    assert_eq!(came_to(&socket), 2, "{mode} {delivery:?}");
+                    assert_eq!(program.counters(0).unwrap().no_socket, before);
+                    drop(socket);
+                    send();
+                    let counters = program.counters(0).unwrap();
+                    assert_eq!(counters.no_socket, before + 1, "{mode} {delivery:?}");
+                    assert_eq!(counters.unclaimed_passed, 0, "{mode} {delivery:?}");
+                }
+            }
         });
     }
 
