@@ -5,20 +5,26 @@
 use std::{io, os::fd::AsRawFd};
 
 use netlink_packet_core::{
-    ErrorMessage, NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkBuffer, NetlinkHeader,
-    NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     link::{
-        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoKind, LinkAttribute, LinkExtentMask,
-        LinkFlags, LinkInfo, LinkMessage, LinkXdp, XdpAttached,
+        AfSpecInet6, AfSpecUnspec, In6AddrGenMode, LinkAttribute, LinkExtentMask, LinkFlags,
+        LinkMessage,
     },
     nsid::{NsidAttribute, NsidMessage},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 use super::netns::{NetNs, NetNsError, in_netns};
+
+mod description;
+mod wire;
+
+pub use description::{Link, Lower, XdpAttachment, XdpHook};
+use wire::extended_message;
+pub(super) use wire::messages;
 
 /// Larger than any datagram that the kernel sends: a dump's are at most 32 KiB, one link's far less.
 const DATAGRAM: usize = 64 * 1024;
@@ -76,148 +82,6 @@ fn remedy(error: &io::Error) -> &'static str {
         }
         _ => "see ip -details link",
     }
-}
-
-/// How a program on the XDP hook runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum XdpHook {
-    /// In the driver (native).
-    Native,
-    /// On socket buffers (generic).
-    Skb,
-    /// On the card.
-    Offloaded,
-}
-
-/// A program on the XDP hook of a link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct XdpAttachment {
-    /// How it runs.
-    pub hook: XdpHook,
-    /// The kernel's number of the program.
-    pub program: u32,
-}
-
-/// The other end of a link (IFLA_LINK): a veth's peer, the device below a vlan or macvlan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lower {
-    /// Its index, in its own namespace.
-    pub ifindex: u32,
-    /// That namespace's number as seen from the link's (IFLA_LINK_NETNSID); `None` when it is the same.
-    pub nsid: Option<i32>,
-}
-
-/// A link, as the kernel described it at one moment.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    /// Unique in its namespace, and never used again while that lives, unless somebody asks for it.
-    pub ifindex: u32,
-    /// Unique in its namespace; may change.
-    pub name: String,
-    /// IFF_UP: somebody wants it up.
-    pub admin_up: bool,
-    /// IFF_UP and IFF_RUNNING: it can carry frames.
-    pub up: bool,
-    /// IFF_NOARP.
-    pub noarp: bool,
-    /// Bytes behind the Ethernet header.
-    pub mtu: u32,
-    /// `veth`, `tun`, `bridge`, …; `None` for hardware.
-    pub kind: Option<String>,
-    /// The hardware address; empty where there is none.
-    pub address: Vec<u8>,
-    /// Receive queues that it has been made with; fewer may be in use.
-    pub rx_queues: u32,
-    /// The other end, where there is one.
-    pub lower: Option<Lower>,
-    /// Programs on its XDP hook.
-    pub xdp: Vec<XdpAttachment>,
-}
-
-impl Link {
-    /// Whether it is the end of a veth pair.
-    pub fn is_veth(&self) -> bool {
-        self.kind.as_deref() == Some("veth")
-    }
-
-    pub(super) fn from_message(message: &LinkMessage) -> Self {
-        let flags = message.header.flags;
-        let mut link = Self {
-            ifindex: message.header.index,
-            name: String::new(),
-            admin_up: flags.contains(LinkFlags::Up),
-            up: flags.contains(LinkFlags::Up | LinkFlags::Running),
-            noarp: flags.contains(LinkFlags::Noarp),
-            mtu: 0,
-            kind: None,
-            address: Vec::new(),
-            rx_queues: 1,
-            lower: None,
-            xdp: Vec::new(),
-        };
-        let (mut lower, mut nsid) = (None, None);
-        for attribute in &message.attributes {
-            match attribute {
-                LinkAttribute::IfName(name) => link.name.clone_from(name),
-                LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-                LinkAttribute::Address(address) => link.address.clone_from(address),
-                LinkAttribute::NumRxQueues(queues) => link.rx_queues = *queues,
-                LinkAttribute::Link(ifindex) => lower = Some(*ifindex),
-                LinkAttribute::LinkNetNsId(id) => nsid = Some(*id),
-                LinkAttribute::Xdp(xdp) => link.xdp = attachments(xdp),
-                LinkAttribute::LinkInfo(infos) => {
-                    link.kind = infos.iter().find_map(|info| match info {
-                        LinkInfo::Kind(kind) => Some(kind_name(kind)),
-                        _ => None,
-                    });
-                }
-                _ => {}
-            }
-        }
-        link.lower = lower
-            .filter(|&ifindex| ifindex != 0)
-            .map(|ifindex| Lower { ifindex, nsid });
-        link
-    }
-}
-
-fn kind_name(kind: &InfoKind) -> String {
-    kind.to_string()
-}
-
-/// The programs that an IFLA_XDP names. One program stands in PROG_ID and in the attribute of its hook;
-/// several (`Multiple`) in those of their hooks alone.
-fn attachments(xdp: &[LinkXdp]) -> Vec<XdpAttachment> {
-    let mut found: Vec<XdpAttachment> = xdp
-        .iter()
-        .filter_map(|attribute| {
-            let (hook, program) = match attribute {
-                LinkXdp::DrvProgId(id) => (XdpHook::Native, *id),
-                LinkXdp::SkbProgId(id) => (XdpHook::Skb, *id),
-                LinkXdp::HwProgId(id) => (XdpHook::Offloaded, *id),
-                _ => return None,
-            };
-            Some(XdpAttachment { hook, program })
-        })
-        .collect();
-    if found.is_empty() {
-        // Kernels before 4.19 name the mode and the program, but no hook.
-        let hook = xdp.iter().find_map(|attribute| match attribute {
-            LinkXdp::Attached(XdpAttached::Driver) => Some(XdpHook::Native),
-            LinkXdp::Attached(XdpAttached::SocketBuffer) => Some(XdpHook::Skb),
-            LinkXdp::Attached(XdpAttached::Hardware) => Some(XdpHook::Offloaded),
-            _ => None,
-        });
-        let program = xdp.iter().find_map(|attribute| match attribute {
-            LinkXdp::ProgId(id) => Some(*id),
-            _ => None,
-        });
-        if let (Some(hook), Some(program)) = (hook, program) {
-            found.push(XdpAttachment { hook, program });
-        }
-    }
-    found.retain(|attachment| attachment.program != 0);
-    found
 }
 
 /// A connection to the kernel's routing family, in one namespace.
@@ -540,59 +404,8 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// One netlink message: its header's fields and all of its bytes.
-type RawMessage<'a> = (NetlinkBuffer<&'a [u8]>, &'a [u8]);
-
-/// The messages of one datagram, each aligned to four bytes. Ends at the first that is cut short.
-pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = io::Result<RawMessage<'_>>> {
-    let mut rest = datagram;
-    std::iter::from_fn(move || {
-        if rest.is_empty() {
-            return None;
-        }
-        let whole = rest;
-        rest = &[];
-        let Ok(header) = NetlinkBuffer::new_checked(whole) else {
-            return Some(Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a netlink message is cut short",
-            )));
-        };
-        let length = header.length() as usize;
-        rest = whole.get(length.next_multiple_of(4)..).unwrap_or(&[]);
-        Some(Ok((header, &whole[..length])))
-    })
-}
-
-/// NLM_F_ACK_TLVS: attributes follow the acknowledgement (include/uapi/linux/netlink.h).
-const ACK_TLVS: u16 = 0x200;
-/// The header of the request that an acknowledgement repeats (NLM_F_CAPPED: no more than that).
-const REQUEST_HEADER: usize = 16;
-/// NLMSGERR_ATTR_MSG: a text for people.
-const ATTR_MSG: u16 = 1;
-
-/// The kernel's words beside the error number, if it had any.
-fn extended_message(flags: u16, error: &ErrorMessage) -> Option<String> {
-    if flags & ACK_TLVS == 0 {
-        return None;
-    }
-    let mut rest = error.header.get(REQUEST_HEADER..)?;
-    while let [l0, l1, k0, k1, ..] = *rest {
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = rest.get(4..length)?;
-        if u16::from_ne_bytes([k0, k1]) == ATTR_MSG {
-            let text = value.split(|&byte| byte == 0).next()?;
-            return Some(String::from_utf8_lossy(text).into_owned());
-        }
-        rest = rest.get(length.next_multiple_of(4)..)?;
-    }
-    None
-}
-
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroI32;
-
     use super::*;
 
     #[test]
@@ -620,58 +433,5 @@ mod tests {
             message.contains("take interface number 2147483646 up"),
             "{message}"
         );
-    }
-
-    #[test]
-    fn datagrams_are_split_where_their_lengths_say() {
-        let message = |length: u32, bytes: usize| {
-            let mut message = vec![0; bytes];
-            message[..4].copy_from_slice(&length.to_ne_bytes());
-            message
-        };
-        for (case, datagram, good, cut_short) in [
-            ("empty", vec![], 0, false),
-            ("one", message(16, 16), 1, false),
-            (
-                "two, the first padded",
-                [message(18, 20), message(16, 16)].concat(),
-                2,
-                false,
-            ),
-            (
-                "second cut short",
-                [message(16, 16), message(32, 16)].concat(),
-                1,
-                true,
-            ),
-            ("length below a header", message(4, 16), 0, true),
-            ("half a header", vec![16, 0, 0, 0, 0], 0, true),
-        ] {
-            let found: Vec<_> = messages(&datagram).collect();
-            assert_eq!(found.iter().filter(|m| m.is_ok()).count(), good, "{case}");
-            assert_eq!(found.iter().any(|m| m.is_err()), cut_short, "{case}");
-        }
-    }
-
-    #[test]
-    fn the_kernels_words_are_found_behind_the_requests_header() {
-        let mut header = vec![0; REQUEST_HEADER];
-        header.extend([8, 0, 2, 0, 1, 0, 0, 0]); // NLMSGERR_ATTR_OFFS
-        header.extend([11, 0, 1, 0]);
-        header.extend(b"no way\0\0");
-        let mut error = ErrorMessage::default();
-        error.code = NonZeroI32::new(-libc::EINVAL);
-        error.header = header;
-        assert_eq!(
-            extended_message(ACK_TLVS, &error).as_deref(),
-            Some("no way")
-        );
-        assert_eq!(extended_message(0, &error), None);
-        for cut in 0..error.header.len() {
-            let mut short = error.clone();
-            short.header.truncate(cut);
-            let found = extended_message(ACK_TLVS, &short);
-            assert!(found.is_none_or(|text| text == "no way"), "cut at {cut}");
-        }
     }
 }
