@@ -367,6 +367,10 @@ fn peer(netlink: &mut Netlink, ns: &NetNs, link: &Link) -> Option<(NetNs, Link, 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{
+        netns::tests::in_new_netns,
+        tap::{Tap, TapOptions},
+    };
 
     #[test]
     fn findings_of_one_kind_make_one_line_with_one_command() {
@@ -403,6 +407,42 @@ mod tests {
             ]
         );
         assert!(lines(&[]).is_empty());
+    }
+
+    #[test]
+    fn what_was_turned_off_is_turned_on_again() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let tap = Tap::create(&ns, &TapOptions::active("off0")).unwrap();
+            let ethtool = Ethtool::open(&ns).unwrap();
+            let gro = || ethtool.features("off0").unwrap()["rx-gro"].active;
+            assert!(gro());
+            let kept = apply(&ns, "off0", OffloadChoice::Keep, true).unwrap();
+            assert!(gro() && kept.guards.is_empty());
+            assert_eq!(
+                lines(kept.remarkable()),
+                ["off0: left on: rx-gro (merges received frames); run: ethtool -K off0 rx-gro off"]
+            );
+            let error = apply(&ns, "off0", OffloadChoice::Require, true).unwrap_err();
+            assert!(
+                error.to_string().contains("off0: left on: rx-gro"),
+                "{error}"
+            );
+            let native = apply(&ns, "off0", OffloadChoice::Require, false).unwrap();
+            assert_eq!(native.remarkable().count(), 0);
+
+            let fixed = apply(&ns, "off0", OffloadChoice::Fix, true).unwrap();
+            assert!(!gro());
+            assert_eq!(fixed.guards[0].changed(), ["rx-gro"]);
+            apply(&ns, "off0", OffloadChoice::Require, true).unwrap();
+            drop(fixed);
+            assert!(gro());
+
+            // An interface that is gone is left alone.
+            let fixed = apply(&ns, "off0", OffloadChoice::Fix, true).unwrap();
+            drop(tap);
+            drop(fixed);
+        });
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use std::os::fd::FromRawFd;
 
+use aya::util::KernelVersion;
+
 use super::*;
 use crate::link::{
     netns::tests::in_new_netns,
@@ -142,9 +144,9 @@ fn bound_socket(ifindex: u32) -> OwnedFd {
     }
 }
 
-/// How many frames came to the socket and found no chunk.
-fn came_to(socket: &OwnedFd) -> u64 {
-    // SAFETY: the kernel writes no more than `size` bytes to a value of that size.
+/// What became of frames at the socket.
+fn statistics(socket: &OwnedFd) -> libc::xdp_statistics {
+    // SAFETY: the structure is made of numbers, and the kernel writes no more than `size` bytes to it.
     unsafe {
         let mut statistics: libc::xdp_statistics = std::mem::zeroed();
         let mut size = size_of_val(&statistics) as u32;
@@ -156,8 +158,13 @@ fn came_to(socket: &OwnedFd) -> u64 {
             &raw mut size,
         );
         assert_eq!(result, 0, "{}", io::Error::last_os_error());
-        statistics.rx_fill_ring_empty_descs
+        statistics
     }
+}
+
+/// How many frames came to the socket and found no chunk.
+fn came_to(socket: &OwnedFd) -> u64 {
+    statistics(socket).rx_fill_ring_empty_descs
 }
 
 #[test]
@@ -236,4 +243,36 @@ fn only_what_the_driver_refuses_is_tried_in_the_other_mode() {
             "{errno}"
         );
     }
+}
+
+#[test]
+fn a_frame_in_several_buffers_is_dropped_once_and_counted() {
+    in_new_netns(|| {
+        let ns = NetNs::own();
+        let options = TapOptions {
+            mtu: Some(9000),
+            ..TapOptions::active("xdp0")
+        };
+        let tap = Tap::create(&ns, &options).unwrap();
+        let options = XdpOptions {
+            mode: XdpChoice::Only(XdpMode::Skb),
+            queues: 1,
+            unclaimed: Unclaimed::Drop,
+        };
+        let mut program = XdpProgram::attach(&ns, "xdp0", &options).unwrap();
+        let socket = bound_socket(tap.ifindex);
+        // Before Linux 6.9 generic XDP makes one buffer of such a frame, and it is the socket that drops it.
+        let in_pieces = u64::from(KernelVersion::current().unwrap() >= KernelVersion::new(6, 9, 0));
+        for (delivery, by_program, by_socket) in [
+            (Delivery::Copy, 0, 1),
+            (Delivery::ZeroCopy, in_pieces, 2 - in_pieces),
+        ] {
+            program.set(0, &socket, delivery).unwrap();
+            nix::unistd::write(&tap.fds[0], &[0xff; 8000]).unwrap();
+            let counters = program.counters(0).unwrap();
+            assert_eq!(counters.multi_buffer, by_program, "{delivery:?}");
+            assert_eq!(statistics(&socket).rx_dropped, by_socket, "{delivery:?}");
+        }
+        assert_eq!(came_to(&socket), 0);
+    });
 }
