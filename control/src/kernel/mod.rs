@@ -61,6 +61,17 @@ mod tests {
     use std::io;
 
     use super::*;
+    use crate::link::netns::tests::in_new_netns;
+
+    /// [`in_new_netns`] for tests that load programs, which root of a user namespace may not.
+    pub(super) fn in_new_netns_with_bpf(test: impl FnOnce() + Send) {
+        match aya::Ebpf::load(objects::xsk()) {
+            Err(error) if errno_of(&error) == Some(libc::EPERM) => {
+                eprintln!("skipped: may not load BPF programs; run as root");
+            }
+            _ => in_new_netns(test),
+        }
+    }
 
     #[derive(Debug, thiserror::Error)]
     #[error("outer\n says")]

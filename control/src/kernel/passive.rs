@@ -180,9 +180,9 @@ mod tests {
     use std::{fs, os::fd::OwnedFd};
 
     use super::*;
-    use crate::link::{
-        netns::tests::in_new_netns,
-        tap::{Tap, TapOptions},
+    use crate::{
+        kernel::tests::in_new_netns_with_bpf,
+        link::tap::{Tap, TapOptions},
     };
 
     /// A broadcast IPv4 frame: the stack counts it (InReceives) before it looks any further.
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn tcx_and_clsact_both_silence_the_stack_until_they_are_dropped() {
-        in_new_netns(|| {
+        in_new_netns_with_bpf(|| {
             let ns = NetNs::own();
             let tap = Tap::create(&ns, &TapOptions::active("passive0")).unwrap();
             assert!(stack_sees(&tap.fds[0]));
@@ -234,7 +234,7 @@ mod tests {
 
     #[test]
     fn a_missing_interface_is_an_error() {
-        in_new_netns(|| {
+        in_new_netns_with_bpf(|| {
             let error = PassiveIngress::attach(&NetNs::own(), "no-such-if").unwrap_err();
             assert!(error.to_string().contains("no-such-if"), "{error}");
         });

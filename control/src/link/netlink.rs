@@ -272,7 +272,7 @@ impl Netlink {
         )
     }
 
-    /// Renames and the like: RTM_SETLINK as it is, `what` for the message of a refusal.
+    /// RTM_SETLINK, acknowledged; `what` is for the message of a refusal.
     fn set(&mut self, message: LinkMessage, what: &str) -> Result<(), NetlinkError> {
         self.request(RouteNetlinkMessage::SetLink(message), NLM_F_ACK)
             .map(drop)

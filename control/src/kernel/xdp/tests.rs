@@ -5,9 +5,16 @@ use std::os::fd::FromRawFd;
 use aya::util::KernelVersion;
 
 use super::*;
-use crate::link::{
-    netns::tests::in_new_netns,
-    tap::{Tap, TapOptions},
+use crate::{
+    kernel::tests::in_new_netns_with_bpf,
+    link::tap::{Tap, TapOptions},
+};
+
+/// Made by one thread, kept by another.
+const _: fn() = || {
+    fn is_send<T: Send>() {}
+    is_send::<XdpProgram>();
+    is_send::<Tap>();
 };
 
 #[test]
@@ -23,7 +30,7 @@ fn a_missing_interface_is_named_before_any_privilege_is_asked_for() {
 
 #[test]
 fn a_claimed_queue_leads_to_its_socket_or_nowhere() {
-    in_new_netns(|| {
+    in_new_netns_with_bpf(|| {
         let ns = NetNs::own();
         let tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
         let options = XdpOptions {
@@ -169,7 +176,7 @@ fn came_to(socket: &OwnedFd) -> u64 {
 
 #[test]
 fn frames_go_to_the_socket_and_nowhere_once_it_is_closed() {
-    in_new_netns(|| {
+    in_new_netns_with_bpf(|| {
         let ns = NetNs::own();
         let tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
         let send = || nix::unistd::write(&tap.fds[0], &[0xff; 60]).unwrap();
@@ -201,7 +208,7 @@ fn frames_go_to_the_socket_and_nowhere_once_it_is_closed() {
 
 #[test]
 fn a_program_that_is_there_is_named_and_ours_leaves_nothing() {
-    in_new_netns(|| {
+    in_new_netns_with_bpf(|| {
         let ns = NetNs::own();
         let _tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
         for mode in [XdpMode::Native, XdpMode::Skb] {
@@ -247,7 +254,7 @@ fn only_what_the_driver_refuses_is_tried_in_the_other_mode() {
 
 #[test]
 fn a_frame_in_several_buffers_is_dropped_once_and_counted() {
-    in_new_netns(|| {
+    in_new_netns_with_bpf(|| {
         let ns = NetNs::own();
         let options = TapOptions {
             mtu: Some(9000),
