@@ -49,14 +49,16 @@ impl Daemon {
         options: &Options,
     ) -> Result<Self, StartError> {
         require_privileges(&plan)?;
-        // Regions beyond the usual 8 MiB; refused to ordinary users, who get fewer slots.
-        let _ = setrlimit(
+        // Frame memory counts as locked. Where the limit cannot be lifted for good, the privilege to
+        // exceed it is kept; an ordinary user has neither and gets fewer slots.
+        let unlimited = setrlimit(
             Resource::RLIMIT_MEMLOCK,
             nix::libc::RLIM_INFINITY,
             nix::libc::RLIM_INFINITY,
-        );
+        )
+        .is_ok();
         let policies = Policies::compile(plan.pipelines.iter().filter_map(|p| p.policy.as_ref()))?;
-        let socket = control_socket(config, &options)?;
+        let socket = control_socket(config, options)?;
 
         let mut live = Vec::with_capacity(plan.ports.len());
         for planned in &plan.ports {
@@ -92,7 +94,7 @@ impl Daemon {
                 monitors.push((ns.clone(), monitor));
             }
         }
-        privilege::lock_down(&kept(&plan)).map_err(|e| StartError::refused(&e))?;
+        privilege::lock_down(&kept(&plan, unlimited)).map_err(|e| StartError::refused(&e))?;
 
         let shared = Arc::new(Shared {
             plan,
@@ -278,7 +280,7 @@ fn require_privileges(plan: &Plan) -> Result<(), StartError> {
 }
 
 /// The privileges that running takes: none, unless an interface may go away and come back.
-fn kept(plan: &Plan) -> Vec<Capability> {
+fn kept(plan: &Plan, unlimited: bool) -> Vec<Capability> {
     let mut kept = Vec::new();
     for port in &plan.ports {
         if let PortKind::AfXdp(config) = &port.kind {
@@ -287,6 +289,9 @@ fn kept(plan: &Plan) -> Vec<Capability> {
                 Capability::CAP_NET_RAW,
                 Capability::CAP_BPF,
             ]);
+            if !unlimited {
+                kept.push(Capability::CAP_IPC_LOCK);
+            }
             if config.netns.is_some() {
                 // setns(2) into it, each time its interface comes back.
                 kept.push(Capability::CAP_SYS_ADMIN);

@@ -217,12 +217,15 @@ impl Worker {
 
     /// Runs until told to stop, and answers with the last report.
     pub fn run(mut self) -> Report {
+        let mut worked = false;
         loop {
-            let before = self.io.now;
-            let worked = self.turn();
-            if worked {
-                // The time between two clock reads is the turn before; idle turns are not counted.
+            let (before, worked_before) = (self.io.now, worked);
+            worked = self.turn();
+            if worked_before {
+                // From one clock read to the next is the turn before, which had no rest behind it.
                 self.busy += self.io.now - before;
+            }
+            if worked {
                 self.last_work = self.io.now;
             }
             if self.mailbox.has_command() && self.obey() {

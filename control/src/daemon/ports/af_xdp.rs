@@ -140,6 +140,21 @@ impl XdpDevice {
         Ok(())
     }
 
+    fn settle_offloads(&mut self) -> Result<(), StartError> {
+        let choice = match self.config.offloads {
+            config::Offloads::Fix => OffloadChoice::Fix,
+            config::Offloads::Keep => OffloadChoice::Keep,
+            config::Offloads::Require => OffloadChoice::Require,
+        };
+        let program = self.program.as_ref();
+        let skb = program.is_some_and(|program| program.mode() == Attached::Skb);
+        let found = offloads::apply(&self.ns, &self.interface, choice, skb)
+            .map_err(|e| StartError::machine(&self.port, &e))?;
+        self.notes.extend(offloads::lines(found.remarkable()));
+        self.offloads = found.guards;
+        Ok(())
+    }
+
     fn bind(
         &self,
         queue: u32,
