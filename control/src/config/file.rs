@@ -171,7 +171,7 @@ fn read_engine(mut table: Reader<'_, '_>) -> Option<Engine> {
     let cores = table.take_at("cores", |v| match v.string()?.parse() {
         Ok(cores) => Some(cores),
         Err(error) => {
-            v.error(format!(": {error}"));
+            v.fault(error);
             None
         }
     });

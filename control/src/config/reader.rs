@@ -118,6 +118,7 @@ pub(crate) struct Reader<'a, 'i> {
     context: String,
     offset: usize,
     known: Vec<&'static str>,
+    sound: bool,
 }
 
 impl<'a, 'i> Reader<'a, 'i> {
@@ -133,6 +134,7 @@ impl<'a, 'i> Reader<'a, 'i> {
             context: context.into(),
             offset,
             known: Vec::new(),
+            sound: true,
         }
     }
 
@@ -165,7 +167,15 @@ impl<'a, 'i> Reader<'a, 'i> {
         key: &'static str,
         read: impl FnOnce(Value<'a, 'i>) -> Option<T>,
     ) -> Option<T> {
-        self.get(key).and_then(read)
+        let value = self.get(key)?;
+        let taken = read(value);
+        self.sound &= taken.is_some();
+        taken
+    }
+
+    /// Whether nothing was wrong with what [`take`](Self::take) found.
+    pub(crate) fn all_sound(&self) -> bool {
+        self.sound
     }
 
     /// The same with its place.
@@ -237,7 +247,7 @@ impl<'a, 'i> Reader<'a, 'i> {
     }
 
     /// Refuses every key that was not taken.
-    pub(crate) fn finish(self) {
+    pub(crate) fn finish(&self) {
         for name in self.table.keys() {
             let key = name.get_ref();
             if self.known.iter().any(|known| *known == key.as_ref()) {
@@ -277,6 +287,12 @@ impl<'a, 'i> Value<'a, 'i> {
             &self.context,
             format!("{} {message}", self.key),
         );
+    }
+
+    /// An error that says all by itself.
+    pub(crate) fn fault(&self, error: impl std::fmt::Display) {
+        self.source
+            .error(self.offset, &self.context, format!("{}: {error}", self.key));
     }
 
     /// Says what was expected and what was found, and is nothing.
