@@ -41,10 +41,17 @@ pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: 
     }
 }
 
+/// What was seen of a namespace.
+enum Seen {
+    Links(Vec<Link>),
+    Missing,
+    Unknown,
+}
+
 /// Looks into each namespace once.
 struct Namespaces<'a> {
     machine: &'a dyn Machine,
-    seen: HashMap<Option<String>, Option<Vec<Link>>>,
+    seen: HashMap<Option<String>, Seen>,
 }
 
 impl Namespaces<'_> {
@@ -56,42 +63,57 @@ impl Namespaces<'_> {
         problems: &mut Problems,
     ) -> Option<&[Link]> {
         let key = netns.map(|netns| netns.value.clone());
-        if !self.seen.contains_key(&key) {
-            let links = match self.machine.links(key.as_deref()) {
-                Ok(links) => Some(links),
-                Err(LookError::NoNamespace) => None,
-                Err(error) => {
-                    let place = match &key {
-                        Some(netns) => format!("namespace {netns:?}"),
-                        None => "this machine".to_owned(),
-                    };
-                    problems.note(format!(
-                        "the interfaces of {place} were not inspected: {error}"
-                    ));
-                    None
-                }
-            };
-            self.seen.insert(key.clone(), links);
-        }
-        if let Some(netns) = netns {
-            let known = self.machine.namespaces();
-            // An unreadable list is no proof that the namespace is missing; an absent name in it is.
-            if self.seen[&key].is_none() && !known.contains(netns) {
-                let near = match nearest(netns, known.iter().map(String::as_str)) {
-                    Some(near) => format!("did you mean {near:?}? Else "),
-                    None => String::new(),
+        let machine = self.machine;
+        let seen =
+            self.seen
+                .entry(key)
+                .or_insert_with_key(|key| match machine.links(key.as_deref()) {
+                    Ok(links) => Seen::Links(links),
+                    Err(LookError::NoNamespace) => Seen::Missing,
+                    Err(error) => {
+                        let place = match key {
+                            Some(netns) => format!("namespace {netns:?}"),
+                            None => "this machine".to_owned(),
+                        };
+                        problems.note(format!(
+                            "the interfaces of {place} were not inspected: {error}"
+                        ));
+                        Seen::Unknown
+                    }
+                });
+        match (seen, netns) {
+            (Seen::Links(links), _) => Some(links),
+            (Seen::Missing, Some(netns)) => {
+                let known = machine.namespaces();
+                let near = nearest(netns, known.iter().map(String::as_str));
+                let remedy = match (netns.starts_with('/'), near) {
+                    (true, _) => "name one that does".to_owned(),
+                    (false, None) => format!("make it: ip netns add {}", **netns),
+                    (false, Some(near)) => {
+                        format!(
+                            "did you mean {near:?}? Else make it: ip netns add {}",
+                            **netns
+                        )
+                    }
                 };
                 problems.machine(
                     netns.at,
                     context.to_owned(),
-                    format!(
-                        "network namespace {0:?} does not exist; {near}make it: ip netns add {0}",
-                        **netns
-                    ),
+                    format!("network namespace {:?} does not exist; {remedy}", **netns),
                 );
+                None
             }
+            (Seen::Missing | Seen::Unknown, _) => None,
         }
-        self.seen[&key].as_deref()
+    }
+}
+
+/// What to put before a shell command so that it runs where the port is.
+fn within(netns: Option<&At<String>>) -> String {
+    match netns {
+        None => String::new(),
+        Some(path) if path.starts_with('/') => format!("nsenter --net={} ", **path),
+        Some(name) => format!("ip netns exec {} ", **name),
     }
 }
 
@@ -133,10 +155,7 @@ fn af_xdp(
         return (Vec::new(), None);
     };
     // The commands of the remedies, where the interface is.
-    let ip = match netns {
-        Some(netns) => format!("ip -n {}", **netns),
-        None => "ip".to_owned(),
-    };
+    let ip = format!("{}ip", within(netns));
     let mut refuse =
         |message: String| problems.machine(xdp.interface.at, context.to_owned(), message);
     if !link.up {
@@ -194,10 +213,7 @@ fn af_xdp(
 
 /// The command that gives an interface `count` queues. A veth counts directions apart.
 pub(crate) fn more_queues(xdp: &AfXdp, link: Option<&Link>, count: usize) -> String {
-    let within = match &xdp.netns {
-        Some(netns) => format!("ip netns exec {} ", **netns),
-        None => String::new(),
-    };
+    let within = within(xdp.netns.as_ref());
     let channels = match link {
         Some(link) if link.driver == "veth" => format!("rx {count} tx {count}"),
         _ => format!("combined {count}"),
@@ -289,12 +305,10 @@ fn tap(tap: &Tap, context: &str, namespaces: &mut Namespaces<'_>, problems: &mut
     let Some(taken) = links.iter().find(|link| link.name == name) else {
         return;
     };
-    let (place, ip) = match netns {
-        Some(netns) => (
-            format!(" in namespace {:?}", **netns),
-            format!("ip -n {}", **netns),
-        ),
-        None => (String::new(), "ip".to_owned()),
+    let ip = format!("{}ip", within(netns));
+    let place = match netns {
+        Some(netns) => format!(" in namespace {:?}", **netns),
+        None => String::new(),
     };
     let what = match taken.driver.as_str() {
         // What another run holds goes with it; only a persistent one stays.

@@ -217,16 +217,14 @@ fn interface_fault(name: &str) -> Option<String> {
         .map(|c| format!("contains {c:?}, which an interface's name may not"))
 }
 
+/// A name below `/run/netns`, or the absolute path of a namespace, such as `/proc/PID/ns/net`.
 fn netns_name(value: &Value<'_, '_>) -> Option<String> {
     let name = value.string()?;
-    if name.is_empty()
-        || name == "."
-        || name == ".."
-        || name.contains(['/', '\0'])
-        || name.len() > 255
-    {
+    let path = name.starts_with('/');
+    let bad = name.is_empty() || name == "." || name == ".." || name.contains('\0');
+    if bad || (name.contains('/') && !path) || name.len() > 255 {
         value.error(format!(
-            "must be the name of a network namespace, as `ip netns` lists it, not {name:?}"
+            "must be the name of a network namespace, as `ip netns` lists it, or an absolute path, not {name:?}"
         ));
         return None;
     }

@@ -1,34 +1,32 @@
 //! The real machine: sysfs, rtnetlink and ethtool, read-only and without privilege, except that looking
-//! into another network namespace (setns(2)) needs CAP_SYS_ADMIN. setns belongs to a thread, so each such
-//! look is a short-lived thread of its own.
+//! into another network namespace (setns(2)) needs CAP_SYS_ADMIN.
 
 use std::{
     fs::{self, File},
     io,
     net::IpAddr,
-    os::fd::AsRawFd,
-    path::{Path, PathBuf},
+    path::Path,
     thread,
 };
 
-use aya::programs::loaded_programs;
-use netlink_packet_core::{
-    NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
-};
 use netlink_packet_route::{
     RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{InfoKind, LinkAttribute, LinkFlags, LinkInfo, LinkMessage, LinkXdp},
-    nsid::{NsidAttribute, NsidMessage},
     route::{RouteAttribute, RouteHeader, RouteMessage, RouteType},
 };
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
-use nix::sched::{CloneFlags, sched_getaffinity, setns};
+use nix::sched::sched_getaffinity;
 
 use super::{
     cores::CoreList,
     ethtool,
     machine::{FileFact, Link, LookError, Machine, Peer},
+};
+use crate::{
+    kernel::foreign::ForeignProgram,
+    link::{
+        netlink::{self, Netlink, NetlinkError},
+        netns::{NetNs, NetNsError, in_netns},
+    },
 };
 
 /// Where ip-netns(8) keeps namespaces by name.
@@ -37,6 +35,13 @@ const NETNS: &str = "/run/netns";
 /// The machine that this process runs on.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemMachine;
+
+impl SystemMachine {
+    /// The machine, asked anew at every question.
+    pub const fn new() -> Self {
+        Self
+    }
+}
 
 impl Machine for SystemMachine {
     fn cores(&self) -> Vec<usize> {
@@ -72,7 +77,13 @@ impl Machine for SystemMachine {
     }
 
     fn links(&self, netns: Option<&str>) -> Result<Vec<Link>, LookError> {
-        within(netns, links)
+        let ns = NetNs::open_or_own(netns)?;
+        let mut netlink = Netlink::open(&ns)?;
+        let found = netlink.links()?;
+        let mut links = in_netns(&ns, || found.iter().map(link).collect::<Vec<_>>())?;
+        addresses(&mut netlink, &mut links)?;
+        default_routes(&mut netlink, &mut links)?;
+        Ok(links)
     }
 
     fn namespaces(&self) -> Vec<String> {
@@ -88,47 +99,13 @@ impl Machine for SystemMachine {
     }
 
     fn namespace_id(&self, from: Option<&str>, of: Option<&str>) -> Option<i32> {
-        let of = File::open(match of {
-            Some(name) => netns_path(name),
-            None => PathBuf::from("/proc/self/ns/net"),
-        })
-        .ok()?;
-        let fd = of.as_raw_fd() as u32;
-        within(from, move || {
-            let mut message = NsidMessage::default();
-            message.attributes.push(NsidAttribute::Fd(fd));
-            let answers = request(RouteNetlinkMessage::GetNsId(message), 0)?;
-            Ok(answers.into_iter().find_map(|answer| match answer {
-                RouteNetlinkMessage::NewNsId(message) => {
-                    message
-                        .attributes
-                        .iter()
-                        .find_map(|attribute| match attribute {
-                            NsidAttribute::Id(id) if *id >= 0 => Some(*id),
-                            _ => None,
-                        })
-                }
-                _ => None,
-            }))
-        })
-        .ok()?
+        let from = NetNs::open_or_own(from).ok()?;
+        let of = NetNs::open(of.unwrap_or("/proc/self/ns/net")).ok()?;
+        Netlink::open(&from).ok()?.nsid_of(&of).ok()?
     }
 
     fn program(&self, id: u32) -> String {
-        let name = loaded_programs()
-            .flatten()
-            .find(|program| program.id() == id)
-            .and_then(|program| program.name_as_str().map(str::to_owned))
-            .filter(|name| !name.is_empty());
-        let mut text = match name {
-            Some(name) => format!("{name:?} (id {id})"),
-            None => format!("id {id}"),
-        };
-        let holders = holders(id);
-        if !holders.is_empty() {
-            text += &format!(", held by {}", super::error::list(&holders));
-        }
-        text
+        ForeignProgram::describe(id).to_string()
     }
 
     fn file(&self, path: &Path) -> io::Result<FileFact> {
@@ -145,51 +122,58 @@ impl Machine for SystemMachine {
     }
 }
 
-fn netns_path(name: &str) -> PathBuf {
-    Path::new(NETNS).join(name)
-}
-
-/// Runs `look` in a network namespace: in the caller's thread for its own, else in one that ends with it.
-fn within<T: Send>(
-    netns: Option<&str>,
-    look: impl FnOnce() -> Result<T, LookError> + Send,
-) -> Result<T, LookError> {
-    let Some(name) = netns else {
-        return look();
-    };
-    let refused = |error: io::Error| match error.kind() {
-        io::ErrorKind::PermissionDenied => LookError::Privilege,
-        io::ErrorKind::NotFound => LookError::NoNamespace,
-        _ => LookError::Other(error),
-    };
-    let namespace = File::open(netns_path(name)).map_err(refused)?;
-    thread::scope(|scope| {
-        let thread = thread::Builder::new().name("netns".to_owned());
-        let handle = thread.spawn_scoped(scope, || {
-            setns(&namespace, CloneFlags::CLONE_NEWNET).map_err(|errno| refused(errno.into()))?;
-            look()
-        })?;
-        handle
-            .join()
-            .unwrap_or_else(|_| Err(io::Error::other("the look into the namespace failed").into()))
-    })
-}
-
-/// All interfaces of the calling thread's network namespace.
-fn links() -> Result<Vec<Link>, LookError> {
-    let mut links = Vec::new();
-    for answer in request(
-        RouteNetlinkMessage::GetLink(LinkMessage::default()),
-        NLM_F_DUMP,
-    )? {
-        if let RouteNetlinkMessage::NewLink(message) = answer {
-            links.push(link(&message));
+impl From<NetNsError> for LookError {
+    fn from(error: NetNsError) -> Self {
+        match &error {
+            NetNsError::Missing { .. } => LookError::NoNamespace,
+            NetNsError::Open { error: io, .. } | NetNsError::Enter { error: io, .. }
+                if io.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                LookError::Privilege
+            }
+            _ => LookError::Other(io::Error::other(error)),
         }
     }
-    for answer in request(
-        RouteNetlinkMessage::GetAddress(AddressMessage::default()),
-        NLM_F_DUMP,
-    )? {
+}
+
+impl From<NetlinkError> for LookError {
+    fn from(error: NetlinkError) -> Self {
+        match error {
+            NetlinkError::NetNs(error) => error.into(),
+            error => LookError::Other(io::Error::other(error)),
+        }
+    }
+}
+
+/// What rtnetlink says of a link, and the driver beside it: in the link's namespace.
+fn link(found: &netlink::Link) -> Link {
+    Link {
+        name: found.name.clone(),
+        index: found.ifindex,
+        up: found.admin_up,
+        mtu: found.mtu,
+        driver: match found.ifindex {
+            // Every namespace's first, and nobody else's (LOOPBACK_IFINDEX, include/net/flow.h).
+            1 => "loopback".to_owned(),
+            _ => ethtool::driver(&found.name).unwrap_or_default(),
+        },
+        queues: ethtool::queues(&found.name).unwrap_or(1).max(1),
+        peer: match found.is_veth() {
+            true => found.lower.map(|other| Peer {
+                index: other.ifindex,
+                netns: other.nsid,
+            }),
+            false => None,
+        },
+        addresses: Vec::new(),
+        default_route: false,
+        xdp: found.xdp.first().map(|attachment| attachment.program),
+    }
+}
+
+fn addresses(netlink: &mut Netlink, links: &mut [Link]) -> Result<(), LookError> {
+    let request = RouteNetlinkMessage::GetAddress(AddressMessage::default());
+    for answer in netlink.dump(request, "list the addresses")? {
         if let RouteNetlinkMessage::NewAddress(message) = answer
             && let Some(link) = links
                 .iter_mut()
@@ -199,10 +183,12 @@ fn links() -> Result<Vec<Link>, LookError> {
             link.addresses.push(address);
         }
     }
-    for answer in request(
-        RouteNetlinkMessage::GetRoute(RouteMessage::default()),
-        NLM_F_DUMP,
-    )? {
+    Ok(())
+}
+
+fn default_routes(netlink: &mut Netlink, links: &mut [Link]) -> Result<(), LookError> {
+    let request = RouteNetlinkMessage::GetRoute(RouteMessage::default());
+    for answer in netlink.dump(request, "list the routes")? {
         if let RouteNetlinkMessage::NewRoute(message) = answer
             && let Some(index) = default_route(&message)
             && let Some(link) = links.iter_mut().find(|link| link.index == index)
@@ -210,53 +196,7 @@ fn links() -> Result<Vec<Link>, LookError> {
             link.default_route = true;
         }
     }
-    Ok(links)
-}
-
-fn link(message: &LinkMessage) -> Link {
-    let mut link = Link {
-        index: message.header.index,
-        up: message.header.flags.contains(LinkFlags::Up),
-        ..Link::default()
-    };
-    let (mut veth, mut other, mut netns) = (false, None, None);
-    for attribute in &message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name.clone_from(name),
-            LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
-            LinkAttribute::Link(index) => other = Some(*index),
-            LinkAttribute::LinkNetNsId(id) => netns = Some(*id),
-            LinkAttribute::LinkInfo(infos) => {
-                veth |= infos.contains(&LinkInfo::Kind(InfoKind::Veth));
-            }
-            LinkAttribute::Xdp(xdp) => link.xdp = program(xdp),
-            _ => {}
-        }
-    }
-    if veth {
-        link.peer = other.map(|index| Peer { index, netns });
-    }
-    link.driver = match message.header.flags.contains(LinkFlags::Loopback) {
-        true => "loopback".to_owned(),
-        false => ethtool::driver(&link.name).unwrap_or_default(),
-    };
-    link.queues = ethtool::queues(&link.name).unwrap_or(1).max(1);
-    link
-}
-
-/// The XDP program of a link; with several modes in use, one of them.
-fn program(xdp: &[LinkXdp]) -> Option<u32> {
-    xdp.iter().find_map(|attribute| match attribute {
-        LinkXdp::ProgId(id)
-        | LinkXdp::DrvProgId(id)
-        | LinkXdp::SkbProgId(id)
-        | LinkXdp::HwProgId(id)
-            if *id > 0 =>
-        {
-            Some(*id)
-        }
-        _ => None,
-    })
+    Ok(())
 }
 
 /// An address that the host answers for; every IPv6 interface has one of the link alone, which does not
@@ -294,69 +234,6 @@ fn default_route(message: &RouteMessage) -> Option<u32> {
         })
 }
 
-/// One rtnetlink request and its answers, in the calling thread's network namespace.
-fn request(
-    message: RouteNetlinkMessage,
-    flags: u16,
-) -> Result<Vec<RouteNetlinkMessage>, LookError> {
-    let mut socket = Socket::new(NETLINK_ROUTE)?;
-    socket.bind_auto()?;
-    socket.connect(&SocketAddr::new(0, 0))?;
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | flags;
-    header.sequence_number = 1;
-    let mut packet = NetlinkMessage::new(header, NetlinkPayload::from(message));
-    packet.finalize();
-    let mut bytes = vec![0; packet.buffer_len()];
-    packet.serialize(&mut bytes);
-    socket.send(&bytes, 0)?;
-    let mut answers = Vec::new();
-    loop {
-        let (datagram, _) = socket.recv_from_full()?;
-        let mut rest = datagram.as_slice();
-        while !rest.is_empty() {
-            let packet = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest)
-                .map_err(|error| io::Error::other(format!("an answer of rtnetlink: {error}")))?;
-            let length = (packet.header.length as usize).next_multiple_of(4);
-            match packet.payload {
-                NetlinkPayload::Done(_) => return Ok(answers),
-                NetlinkPayload::Error(error) if error.code.is_some() => {
-                    return Err(error.to_io().into());
-                }
-                NetlinkPayload::InnerMessage(message) => answers.push(message),
-                _ => {}
-            }
-            rest = rest.get(length..).unwrap_or_default();
-        }
-        if flags & NLM_F_DUMP == 0 {
-            return Ok(answers);
-        }
-    }
-}
-
-/// The processes that hold a BPF program or a link to it, as far as this user may see.
-fn holders(id: u32) -> Vec<String> {
-    let line = format!("prog_id:\t{id}");
-    let mut holders = Vec::new();
-    for process in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = process.file_name();
-        let Some(pid) = name.to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let holds = fs::read_dir(process.path().join("fdinfo"))
-            .into_iter()
-            .flatten()
-            .flatten()
-            .filter_map(|info| fs::read_to_string(info.path()).ok())
-            .any(|info| info.lines().any(|other| other == line));
-        if holds {
-            let command = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
-            holders.push(format!("process {pid} ({})", command.trim()));
-        }
-    }
-    holders
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -382,7 +259,8 @@ mod tests {
         let links = machine.links(Some("no-such-namespace"));
         assert!(matches!(links, Err(LookError::NoNamespace)), "{links:?}");
         assert_eq!(machine.namespace_id(None, Some("no-such-namespace")), None);
-        assert_eq!(machine.program(u32::MAX), format!("id {}", u32::MAX));
+        let program = machine.program(u32::MAX);
+        assert!(program.contains("held by no process"), "{program}");
         assert_eq!(machine.node(1 << 20), None);
     }
 

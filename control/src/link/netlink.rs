@@ -312,6 +312,20 @@ impl Netlink {
         }))
     }
 
+    /// All answers to a dump; `what` for the message of a refusal.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel cannot be asked.
+    pub(crate) fn dump(
+        &mut self,
+        request: RouteNetlinkMessage,
+        what: &str,
+    ) -> Result<Vec<RouteNetlinkMessage>, NetlinkError> {
+        self.request(request, NLM_F_DUMP)
+            .map_err(|failure| failure.during(&self.ns, what.into()))
+    }
+
     /// Sends one request and takes its answers: one message, an acknowledgement, or a dump to its end.
     fn request(
         &mut self,
