@@ -53,8 +53,10 @@ fn af_xdp(table: &mut Reader<'_, '_>) -> Option<AfXdp> {
     let checksums = table.take("checksums", |v| v.choice(Checksums::ALL, &[]));
     let offloads = table.take("offloads", |v| v.choice(Offloads::ALL, &[]));
     let force = table.take("force", |v| v.boolean());
+    // Whatever else a port may come to claim has no name yet.
     table.take("claim", |v| {
-        v.choice(&[("all", ())], &["none", "rules", "policy"])
+        let wanted = v.string()?;
+        v.choice(&[("all", ())], &[wanted])
     });
     table.not_built("offload", "verdicts are made by the workers; leave it out");
     let cores = table.take_at("cores", core_numbers);
@@ -220,6 +222,11 @@ fn interface_fault(name: &str) -> Option<String> {
 /// A name below `/run/netns`, or the absolute path of a namespace, such as `/proc/PID/ns/net`.
 fn netns_name(value: &Value<'_, '_>) -> Option<String> {
     let name = value.string()?;
+    // One namespace, one spelling: two ports are compared by it.
+    let name = ["/run/netns/", "/var/run/netns/"]
+        .iter()
+        .find_map(|folder| name.strip_prefix(folder))
+        .unwrap_or(name);
     let path = name.starts_with('/');
     let bad = name.is_empty() || name == "." || name == ".." || name.contains('\0');
     if bad || (name.contains('/') && !path) || name.len() > 255 {

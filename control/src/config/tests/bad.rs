@@ -268,7 +268,7 @@ fn sources() {
             ),
             (
                 "values of af_xdp",
-                "[ports.p]\nkind = 'af_xdp'\ninterface = 'eth0'\nqueues = 'some'\nmode = 'fast'\nchecksums = 1\noffloads = 'fixed'\nforce = 'yes'\nclaim = 'rules'\noffload = 'nic'\ncores = []\nnetns = 'a/b'",
+                "[ports.p]\nkind = 'af_xdp'\ninterface = 'eth0'\nqueues = 'some'\nmode = 'fast'\nchecksums = 1\noffloads = 'fixed'\nforce = 'yes'\nclaim = 'vlan'\noffload = 'nic'\ncores = []\nnetns = 'a/b'",
                 "",
                 2,
                 &[
@@ -282,7 +282,7 @@ fn sources() {
                     ("dp.toml:8:9", &["true or false, not \"yes\""]),
                     (
                         "dp.toml:9:9",
-                        &["\"rules\" is not built yet; it can be \"all\""],
+                        &["\"vlan\" is not built yet; it can be \"all\""],
                     ),
                     ("dp.toml:10:1", &["offload is not built yet"]),
                     ("dp.toml:11:9", &["cores is empty"]),
@@ -867,7 +867,7 @@ fn pipelines() {
             ),
             (
                 "a veth's ends in two namespaces",
-                "[ports.a]\nkind = 'af_xdp'\ninterface = 'vc'\n[ports.b]\nkind = 'af_xdp'\ninterface = 'veth1'\nnetns = 'ids'\n[[pipelines]]\nfrom = ['b']\nto = ['a']",
+                "[ports.a]\nkind = 'af_xdp'\ninterface = 'vc'\n[ports.b]\nkind = 'af_xdp'\ninterface = 'veth1'\nnetns = '/run/netns/ids'\n[[pipelines]]\nfrom = ['b']\nto = ['a']",
                 "0",
                 2,
                 &[("dp.toml:10:7", &["two ends of one veth pair"])],
