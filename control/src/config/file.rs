@@ -9,8 +9,9 @@ use super::{
         Config, Control, Engine, HugePages, Idle, Mode, OnViolation, Pipeline, Policy, Profile,
     },
     ports,
-    reader::{At, Reader, Source, Value},
+    reader::{At, Reader, Source},
     rules,
+    value::Value,
 };
 
 /// The most bytes that one region may have.

@@ -21,6 +21,7 @@ mod spread;
 mod system;
 #[cfg(test)]
 mod tests;
+mod value;
 
 pub use cores::{CoreList, CoreListError};
 pub use error::{Class, ConfigError, Position, exit_code};

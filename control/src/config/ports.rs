@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{
     model::{AfXdp, Checksums, Offloads, Pace, Pcap, Port, PortKind, Queues, Tap, XdpMode},
-    reader::{At, Reader, Value},
+    reader::{At, Reader},
+    value::Value,
 };
 
 #[derive(Clone, Copy)]

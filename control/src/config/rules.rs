@@ -4,7 +4,7 @@ use dataplane::policy::{IcmpKind, PortRange, Protocol, Rule, RuleError, parse_ne
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::reader::{Reader, Value};
+use super::{reader::Reader, value::Value};
 
 /// Reads one rule, and refuses what could never match.
 pub(crate) fn read(mut table: Reader<'_, '_>) -> Option<Rule> {
