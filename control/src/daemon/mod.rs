@@ -452,7 +452,12 @@ impl Daemon {
             }
             _ => code,
         });
-        self.shared.ports().clear();
+        // The kernel takes its time over each interface; they need not wait for one another.
+        thread::scope(|scope| {
+            for live in self.shared.ports().drain(..) {
+                scope.spawn(move || drop(live));
+            }
+        });
         End { code, stats }
     }
 }
