@@ -74,6 +74,7 @@ struct Live {
     /// Whether it can do no more.
     failed: bool,
     source: bool,
+    sink: bool,
 }
 
 /// One queue of a port on one worker.
@@ -318,12 +319,11 @@ impl Daemon {
 
     /// All sources or all sinks can do no more, and none will come back.
     fn nothing_left(&self, ports: &[Live]) -> Option<u8> {
-        let all = |side: bool| {
-            let mut these = ports.iter().filter(|l| l.source == side).peekable();
-            these.peek().is_some() && these.all(|l| l.failed)
-        };
-        // A file that ends early is a source that failed; what it brought is still being written.
-        if all(false) || (all(true) && !self.shared.plan.finite) {
+        let sources = ports.iter().filter(|l| l.source).all(|l| l.failed);
+        let sinks = ports.iter().filter(|l| l.sink).all(|l| l.failed);
+        // A file that ends early is a source that failed; what it brought is still being written, and
+        // the workers say when that is done.
+        if sinks || (sources && !self.shared.plan.finite) {
             Self::complain("no port is left to run for");
             return Some(exit::FAILED);
         }

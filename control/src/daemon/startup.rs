@@ -70,6 +70,7 @@ impl Daemon {
                 complained: false,
                 failed: false,
                 source: planned.source,
+                sink: planned.sink,
             });
         }
         let mut specs = Vec::with_capacity(plan.workers.len());
