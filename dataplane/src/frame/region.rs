@@ -350,11 +350,8 @@ mod tests {
         }
         for slot in 0..16 {
             // SAFETY: as above.
-            assert!(
-                unsafe { region.bytes(slot, 0, 128) }
-                    .iter()
-                    .all(|&b| b == slot as u8)
-            );
+            let bytes = unsafe { region.bytes(slot, 0, 128) };
+            assert!(bytes.iter().all(|&b| b == slot as u8));
         }
     }
 

@@ -29,7 +29,7 @@ pub struct PortIndex(pub u16);
 pub struct Place {
     /// Its index.
     pub index: PortIndex,
-    /// Counted up, modulo [`Tag::GENERATIONS`], each time the index gets a new port.
+    /// Counted up, modulo [`Tag::GENERATIONS`](crate::worker::ring::Tag::GENERATIONS), each time the index gets a new port.
     pub generation: u16,
 }
 

@@ -1,8 +1,8 @@
 //! A worker: one pinned thread, its loop, and everything that it writes.
 //!
-//! The loop, in the order of its functions: [`Worker::turn`] polls the sources, runs their pipelines,
-//! flushes the sinks with one `io_uring_enter` and reaps; [`Worker::obey`] takes commands;
-//! [`Worker::rest`] spins or sleeps, in one place.
+//! The loop, in the order of its functions: `Worker::turn` polls the sources, runs their pipelines,
+//! flushes the sinks with one `io_uring_enter` and reaps; `Worker::obey` takes commands;
+//! `Worker::rest` spins or sleeps, in one place.
 
 pub mod counters;
 pub mod mailbox;

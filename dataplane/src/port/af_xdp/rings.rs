@@ -65,7 +65,7 @@ pub trait Rings: Send {
     fn wants_kick(&mut self) -> bool;
     /// Has the kernel transmit: 32 frames a call in copy mode (net/xdp/xsk.c, TX_BATCH_SIZE).
     fn kick(&mut self) -> Kick;
-    /// Takes slots whose frames were transmitted; `into` has room for [`CHUNK`].
+    /// Takes slots whose frames were transmitted; `into` has room for 64.
     fn completed(&mut self, into: &mut Vec<u32>);
     /// What becomes readable when frames arrive.
     fn fd(&self) -> BorrowedFd<'_>;
@@ -83,7 +83,7 @@ pub struct XskRings {
     umem: Umem,
     /// One a slot, as the UMEM made them: addresses of fresh frames.
     fresh: Vec<FrameDesc>,
-    /// [`CHUNK`] descriptors to pass to and fro.
+    /// 64 descriptors to pass to and fro.
     scratch: Vec<FrameDesc>,
     slot_size: usize,
     tx_size: usize,
