@@ -233,9 +233,8 @@ impl PortStats {
     /// are entered as received and as dropped.
     pub fn add_before_socket(&mut self, no_socket: u64, multi_buffer: u64, unclaimed: u64) {
         for (reason, n) in [
-            (Reason::LinkDown, no_socket),
+            (Reason::NoSocket, no_socket + unclaimed),
             (Reason::TooLong, multi_buffer),
-            (Reason::NoQueue, unclaimed),
         ] {
             if n > 0 {
                 self.rx.frames += n;

@@ -34,7 +34,9 @@ impl Port for Endless {
         assert!(self.fuse.load(Ordering::Relaxed) == 0, "the fuse has burnt");
         let region = io.own_region.expect("a region");
         for _ in 0..budget {
-            let Some(mut frame) = io.pool.alloc(region) else { return };
+            let Some(mut frame) = io.pool.alloc(region) else {
+                return;
+            };
             assert!(io.pool.fill(&mut frame, &self.bytes));
             io.count(self.place.index).rx.receive(self.bytes.len());
             batch.push(frame);
@@ -148,7 +150,10 @@ fn a_panic_is_told_and_the_other_worker_runs_on() {
     let (quiet, fuse) = (Arc::default(), Arc::default());
     let cores = cores();
     let second = cores.get(1).unwrap_or(&cores[0]);
-    let mut engine = start(vec![spec(cores[0], &quiet, None), spec(*second, &fuse, None)]);
+    let mut engine = start(vec![
+        spec(cores[0], &quiet, None),
+        spec(*second, &fuse, None),
+    ]);
     fuse.store(1, Ordering::Relaxed);
     let (worker, message) = eventually(|| {
         engine.events().into_iter().find_map(|event| match event {
@@ -170,7 +175,10 @@ fn every_report_obeys_the_laws_while_frames_run() {
         let report = engine.reports().remove(0);
         let (rx, tx) = (report.ports[0].rx, report.ports[1].tx);
         assert_eq!(rx.frames, rx.forwarded + rx.dropped.total());
-        assert_eq!(tx.offered, tx.frames + tx.dropped.total() + report.in_flight[1]);
+        assert_eq!(
+            tx.offered,
+            tx.frames + tx.dropped.total() + report.in_flight[1]
+        );
         assert_eq!(rx.forwarded, tx.offered, "one consistent copy");
         assert!(report.pool.holds());
         assert_eq!(report.pool.held, 0);
@@ -201,9 +209,17 @@ fn a_sink_that_leaves_and_returns_loses_only_what_came_between() {
 fn an_exchanged_policy_is_acknowledged_by_a_worker_under_load() {
     let all = Rule::default();
     let mut publisher = Publisher::new(Snapshot::compile(&policy(vec![]), 1).expect("compiles"));
-    let mut engine = start(vec![spec(cores()[0], &Arc::default(), Some(&mut publisher))]);
+    let mut engine = start(vec![spec(
+        cores()[0],
+        &Arc::default(),
+        Some(&mut publisher),
+    )]);
     for generation in 2..50 {
-        let rules = if generation % 2 == 0 { vec![all.clone()] } else { vec![] };
+        let rules = if generation % 2 == 0 {
+            vec![all.clone()]
+        } else {
+            vec![]
+        };
         let snapshot = Snapshot::compile(&policy(rules), generation).expect("compiles");
         assert_eq!(publisher.publish(snapshot), generation);
         assert!(publisher.wait_acknowledged(generation, Duration::from_secs(5)));

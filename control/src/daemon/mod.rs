@@ -285,8 +285,10 @@ impl Daemon {
                             .any(|p| p.worker == worker && p.index == port)
                     }) {
                         Self::complain(&format!("port {}: {failure}", live.name));
-                        live.failed = true;
-                        code = code.or(self.nothing_left(&ports));
+                        if failure.fatal {
+                            live.failed = true;
+                            code = code.or(self.nothing_left(&ports));
+                        }
                     }
                 }
                 Event::Finished { worker } => {

@@ -140,17 +140,38 @@ pub trait Port: Send {
     /// for `reason`, its region is retired. Completions that still come are not delivered to it.
     fn close(&mut self, io: &mut Io, reason: Reason);
 
-    /// What ended this port for good, once, for the control plane to report. Asked when the port has
+    /// What ended or first hurt this port, once, for the control plane to report. Asked when the port has
     /// set [`Io::trouble`].
     fn failure(&mut self) -> Option<PortFailure> {
         None
     }
 }
 
-/// Why a port can do no more.
+/// What went wrong with a port.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct PortFailure {
     /// What happened, where, and what to do, in one line.
     pub message: String,
+    /// Whether the port can do no more; otherwise it is the first of something that is only counted
+    /// from here on.
+    pub fatal: bool,
+}
+
+impl PortFailure {
+    /// The end of a port.
+    pub fn fatal(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            fatal: true,
+        }
+    }
+
+    /// The first of something that the port survives.
+    pub fn first(message: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            fatal: false,
+        }
+    }
 }

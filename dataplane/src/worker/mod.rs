@@ -261,8 +261,8 @@ impl Worker {
         for port in self.ports.iter_mut().flatten() {
             port.flush(&mut self.io);
         }
-        if self.io.ring.submit().is_err() {
-            self.io.trouble = true;
+        if let Err(e) = self.io.ring.submit() {
+            refused(&e);
         }
         worked |= self.reap();
         if self.retiring {
@@ -454,9 +454,9 @@ impl Worker {
         // With every source at its end even a busy worker has nothing to be quick for.
         if let Some(limit) = limit
             && (self.idle == Idle::Adaptive || self.finished)
-            && self.io.ring.sleep(limit).is_err()
+            && let Err(e) = self.io.ring.sleep(limit)
         {
-            self.io.trouble = true;
+            refused(&e);
         }
         self.io.waker.awake();
         if self.idle == Idle::Busy {
@@ -544,6 +544,12 @@ impl Worker {
         self.report(&mut report);
         report
     }
+}
+
+/// A ring that takes nothing any more: there is no frame that could still be moved.
+#[cold]
+fn refused(error: &std::io::Error) -> ! {
+    panic!("io_uring_enter: {error}")
 }
 
 /// Maps and registers the worker's own region, with fewer slots where that is allowed and the limit

@@ -223,24 +223,18 @@ impl<R: Rings> Port for AfXdpPort<R> {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
         let Some(region) = self.unattached.take() else {
-            return Err(PortFailure {
-                message: "an AF_XDP queue was attached twice".into(),
-            });
+            return Err(PortFailure::fatal("an AF_XDP queue was attached twice"));
         };
         let Some(id) = io.pool.add(region) else {
-            return Err(PortFailure {
-                message: format!(
-                    "a worker can have {} AF_XDP queues: spread them over more cores",
-                    crate::frame::MAX_REGIONS - 1
-                ),
-            });
+            return Err(PortFailure::fatal(format!(
+                "a worker can have {} AF_XDP queues: spread them over more cores",
+                crate::frame::MAX_REGIONS - 1
+            )));
         };
         self.region = id;
         io.ring
             .register(id, io.pool.region(id))
-            .map_err(|e| PortFailure {
-                message: e.to_string(),
-            })?;
+            .map_err(|e| PortFailure::fatal(e.to_string()))?;
         self.staged.reserve(io.sink_cap);
         self.refill(io, 1);
         Ok(())

@@ -114,11 +114,11 @@ impl PcapPort {
                 }
                 Some(Message::End(outcome)) => {
                     self.ended = true;
-                    self.failure = outcome.err().map(|error| PortFailure {
-                        message: format!(
+                    self.failure = outcome.err().map(|error| {
+                        PortFailure::fatal(format!(
                             "{}: {error}; {} frames came before it",
                             self.path, self.delivered
-                        ),
+                        ))
                     });
                 }
             }
@@ -131,7 +131,7 @@ impl Port for PcapPort {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.index = place.index;
         self.region = io.own_region;
-        let fail = |message: String| PortFailure { message };
+        let fail = |message: String| PortFailure::fatal(message);
         if self.region.is_none() {
             return Err(fail(format!(
                 "{}: a capture file needs the worker's own region; add one before its ports",

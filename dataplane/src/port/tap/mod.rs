@@ -50,6 +50,7 @@ pub struct TapPort {
     /// What finished reads brought, oldest first.
     arrived: Vec<Frame>,
     failure: Option<PortFailure>,
+    complained: bool,
     dead: bool,
 }
 
@@ -67,6 +68,7 @@ impl TapPort {
             parked: 0,
             arrived: Vec::with_capacity(2 * PARKED),
             failure: None,
+            complained: false,
             dead: false,
         }
     }
@@ -117,7 +119,23 @@ impl TapPort {
                 tx.drop(Reason::LinkDown);
                 self.die(io, errno, "write to");
             }
-            _ => tx.drop(Reason::WriteError),
+            errno => {
+                tx.drop(Reason::WriteError);
+                self.complain(io, errno);
+            }
+        }
+    }
+
+    /// Remembers the first write that the kernel refused; the others are counted.
+    #[cold]
+    fn complain(&mut self, io: &mut Io, errno: i32) {
+        if !std::mem::replace(&mut self.complained, true) {
+            io.trouble = true;
+            self.failure = Some(PortFailure::first(format!(
+                "a write to {} failed: {}; it and further ones are counted as write_error",
+                self.name,
+                std::io::Error::from_raw_os_error(errno)
+            )));
         }
     }
 
@@ -126,13 +144,11 @@ impl TapPort {
         if !self.dead {
             io.trouble = true;
             self.dead = true;
-            self.failure = Some(PortFailure {
-                message: format!(
-                    "cannot {what} {}: {}: the device was removed by someone else; restart to have it again",
-                    self.name,
-                    std::io::Error::from_raw_os_error(errno)
-                ),
-            });
+            self.failure = Some(PortFailure::fatal(format!(
+                "cannot {what} {}: {}: the device was removed by someone else; restart to have it again",
+                self.name,
+                std::io::Error::from_raw_os_error(errno)
+            )));
         }
     }
 }

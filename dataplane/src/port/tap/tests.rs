@@ -141,10 +141,12 @@ fn refusals_are_counted_by_reason() {
         b.io.ring.kernel().answer(0, result);
         b.reap(false);
         assert_eq!(b.dropped(reason), 1, "{result}");
-        // Only a device that is gone ends the port, and says so once.
+        // A write error is told once and survived; a device that is gone ends the port; a link that
+        // is down is the control plane's to notice.
         let gone = result == -libc::EBADFD;
-        assert_eq!(b.io.trouble, gone);
-        assert_eq!(b.port.failure().is_some(), gone);
+        let told = gone || reason == Reason::WriteError;
+        assert_eq!(b.io.trouble, told);
+        assert_eq!(b.port.failure().map(|f| f.fatal), told.then_some(gone));
         assert!(b.port.failure().is_none());
         b.stage(&[60]);
         b.port.flush(&mut b.io);
