@@ -2,10 +2,12 @@
 
 #[cfg(test)]
 mod law;
+mod marks;
 mod pool;
 mod region;
 mod token;
 
-pub use pool::{Finished, MAX_REGIONS, Pool, PoolCount, SlotRef};
+pub use marks::Finished;
+pub use pool::{MAX_REGIONS, Pool, PoolCount, SlotRef};
 pub use region::{Backing, HugePages, Region, RegionError};
 pub use token::{Frame, RegionId, Staged};

@@ -6,14 +6,12 @@
 
 use super::{
     Region, RegionId,
+    marks::{Finished, Marks},
     token::{Frame, Staged},
 };
 
 /// Regions that one worker can have at a time, retiring ones included.
 pub const MAX_REGIONS: usize = 64;
-
-/// Batches that can be unfinished at a time before residence is no longer measured for the oldest.
-const MARKS: usize = 4096;
 
 /// A slot that the kernel holds, as it stands in `user_data` and ring descriptors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,30 +92,11 @@ impl Tracked {
     }
 }
 
-/// When a batch was received, and how many of its slots are still out.
-#[derive(Clone, Copy, Debug, Default)]
-struct Mark {
-    received: u64,
-    out: u32,
-    frames: u32,
-}
-
-/// A batch whose last write has been completed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Finished {
-    /// When it was received, in the worker's clock.
-    pub received: u64,
-    /// How many slots went out with it.
-    pub frames: u32,
-}
-
 /// All the regions of one worker.
 #[derive(Debug)]
 pub struct Pool {
     regions: Vec<Option<Tracked>>,
-    marks: Vec<Mark>,
-    mark: u16,
-    finished: Vec<Finished>,
+    marks: Marks,
 }
 
 impl Default for Pool {
@@ -131,9 +110,7 @@ impl Pool {
     pub fn new() -> Self {
         Self {
             regions: (0..MAX_REGIONS).map(|_| None).collect(),
-            marks: vec![Mark::default(); MARKS],
-            mark: 0,
-            finished: Vec::with_capacity(MARKS),
+            marks: Marks::new(),
         }
     }
 
@@ -400,27 +377,19 @@ impl Pool {
     /// Begins a batch that was received at `now`: what is staged from here on belongs to it.
     #[inline]
     pub fn begin_batch(&mut self, now: u64) {
-        if self.marks[self.mark as usize].out != 0 {
-            self.mark = (self.mark + 1) % MARKS as u16;
-        }
-        // A mark that is still out after MARKS batches loses its residence, not its slots.
-        self.marks[self.mark as usize] = Mark {
-            received: now,
-            out: 0,
-            frames: 0,
-        };
+        self.marks.begin(now);
     }
 
     /// Batches whose last write was completed since the last call.
     #[inline]
     pub fn finished(&mut self) -> impl Iterator<Item = Finished> + '_ {
-        self.finished.drain(..)
+        self.marks.finished()
     }
 
     /// Turns a frame into the first share for a sink. From here on its bytes do not change.
     #[inline]
     pub fn stage(&mut self, frame: Frame) -> Staged {
-        let mark = self.mark;
+        let mark = self.marks.add();
         let tracked = self.tracked_mut(frame.region);
         let slot = &mut tracked.slots[frame.slot as usize];
         assert!(slot.state == State::Held);
@@ -432,9 +401,6 @@ impl Pool {
         };
         tracked.held -= 1;
         tracked.staged += 1;
-        let current = &mut self.marks[mark as usize];
-        current.out += 1;
-        current.frames += 1;
         Staged {
             region: frame.region,
             slot: frame.slot,
@@ -576,18 +542,9 @@ impl Pool {
         let tracked = self.tracked_mut(region);
         let slot = &mut tracked.slots[number as usize];
         slot.state = State::Free;
-        let mark = slot.mark as usize;
+        let mark = slot.mark;
         tracked.free.push(number);
-        let batch = &mut self.marks[mark];
-        if batch.out > 0 {
-            batch.out -= 1;
-            if batch.out == 0 && self.finished.len() < self.finished.capacity() {
-                self.finished.push(Finished {
-                    received: batch.received,
-                    frames: std::mem::take(&mut batch.frames),
-                });
-            }
-        }
+        self.marks.end(mark);
     }
 
     #[inline]

@@ -28,40 +28,28 @@ pub struct Staged {
     pub(crate) len: u32,
 }
 
-impl Frame {
-    pub(crate) fn slot_ref(&self) -> SlotRef {
-        SlotRef {
-            region: self.region,
-            slot: self.slot,
+macro_rules! token {
+    ($token:ident) => {
+        impl $token {
+            pub(crate) fn slot_ref(&self) -> SlotRef {
+                SlotRef {
+                    region: self.region,
+                    slot: self.slot,
+                }
+            }
+
+            /// The frame's length in bytes, from the first byte of the Ethernet header.
+            pub fn len(&self) -> usize {
+                self.len as usize
+            }
+
+            /// Whether the frame has no bytes at all.
+            pub fn is_empty(&self) -> bool {
+                self.len == 0
+            }
         }
-    }
-
-    /// The frame's length in bytes, from the first byte of the Ethernet header.
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether the frame has no bytes at all.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
+    };
 }
 
-impl Staged {
-    pub(crate) fn slot_ref(&self) -> SlotRef {
-        SlotRef {
-            region: self.region,
-            slot: self.slot,
-        }
-    }
-
-    /// The frame's length in bytes.
-    pub fn len(&self) -> usize {
-        self.len as usize
-    }
-
-    /// Whether the frame has no bytes at all.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-}
+token!(Frame);
+token!(Staged);

@@ -1,6 +1,10 @@
 //! The worker's io_uring: the one place where it submits writes and reads, and the one place where it
 //! sleeps. For tests the kernel's part can be played from memory.
 
+#[cfg(any(test, feature = "fake-kernel"))]
+pub mod fake;
+mod tag;
+
 use std::{
     io,
     os::fd::{AsRawFd, BorrowedFd},
@@ -9,86 +13,11 @@ use std::{
 
 use io_uring::{IoUring, opcode, squeue, types};
 
+pub use self::tag::{Op, Tag};
 use crate::{
-    frame::{Frame, MAX_REGIONS, Pool, Region, RegionId, SlotRef, Staged},
-    port::{Place, PortIndex},
+    frame::{Frame, MAX_REGIONS, Pool, Region, RegionId, Staged},
+    port::Place,
 };
-
-/// What an operation was, to know what its completion means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Op {
-    /// Bytes of a slot went out.
-    Write = 1,
-    /// A slot was to be filled.
-    Read = 2,
-    /// A descriptor became readable.
-    Poll = 3,
-    /// Other operations were cancelled.
-    Cancel = 4,
-    /// The worker was woken.
-    Wake = 5,
-}
-
-/// What an operation carries through the kernel: 4 bits of kind, 12 of generation, 12 of port, 8 of
-/// region, 28 of slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Tag {
-    /// Which kind of operation.
-    pub op: Op,
-    /// Which life of the port: completions of an earlier one are not its successor's.
-    pub generation: u16,
-    /// Whose operation.
-    pub port: PortIndex,
-    /// Which slot, for reads and writes.
-    pub slot: SlotRef,
-}
-
-impl Tag {
-    /// Generations wrap at this.
-    pub const GENERATIONS: u16 = 1 << 12;
-
-    fn without_slot(op: Op, place: Place) -> Self {
-        Self {
-            op,
-            generation: place.generation,
-            port: place.index,
-            slot: SlotRef {
-                region: RegionId(0),
-                slot: 0,
-            },
-        }
-    }
-
-    fn pack(self) -> u64 {
-        debug_assert!(self.generation < Self::GENERATIONS && self.port.0 < 1 << 12);
-        debug_assert!(self.slot.slot < 1 << 28);
-        (self.op as u64) << 60
-            | u64::from(self.generation) << 48
-            | u64::from(self.port.0) << 36
-            | u64::from(self.slot.region.0) << 28
-            | u64::from(self.slot.slot)
-    }
-
-    fn unpack(bits: u64) -> Option<Self> {
-        Some(Self {
-            op: match bits >> 60 {
-                1 => Op::Write,
-                2 => Op::Read,
-                3 => Op::Poll,
-                4 => Op::Cancel,
-                5 => Op::Wake,
-                _ => return None,
-            },
-            generation: (bits >> 48) as u16 & (Self::GENERATIONS - 1),
-            port: PortIndex((bits >> 36) as u16 & 0xfff),
-            slot: SlotRef {
-                region: RegionId((bits >> 28) as u8),
-                slot: bits as u32 & 0x0fff_ffff,
-            },
-        })
-    }
-}
 
 /// The kernel's answer to an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -262,21 +191,11 @@ impl Ring {
         place: Place,
         staged: Staged,
     ) -> Result<(), Staged> {
-        let (address, len) = (pool.staged_address(&staged), staged.len());
-        let tag = Tag {
-            op: Op::Write,
-            generation: place.generation,
-            port: place.index,
-            slot: staged.slot_ref(),
-        };
-        let entry = opcode::WriteFixed::new(
-            types::Fd(fd.as_raw_fd()),
-            address,
-            len as u32,
-            u16::from(tag.slot.region.0),
-        )
-        .build();
-        if !self.push(entry, tag, address as usize, len) {
+        let (from, len) = (pool.staged_address(&staged), staged.len());
+        let tag = Tag::new(Op::Write, place, staged.slot_ref());
+        let region = u16::from(tag.slot.region.0);
+        let entry = opcode::WriteFixed::new(types::Fd(fd.as_raw_fd()), from, len as u32, region);
+        if !self.push(entry.build(), tag, from as usize, len) {
             return Err(staged);
         }
         pool.submit(staged);
@@ -293,21 +212,11 @@ impl Ring {
         place: Place,
         empty: Frame,
     ) -> Result<(), Frame> {
-        let (address, len) = pool.room(&empty);
-        let tag = Tag {
-            op: Op::Read,
-            generation: place.generation,
-            port: place.index,
-            slot: empty.slot_ref(),
-        };
-        let entry = opcode::ReadFixed::new(
-            types::Fd(fd.as_raw_fd()),
-            address,
-            len as u32,
-            u16::from(tag.slot.region.0),
-        )
-        .build();
-        if !self.push(entry, tag, address as usize, len) {
+        let (to, len) = pool.room(&empty);
+        let tag = Tag::new(Op::Read, place, empty.slot_ref());
+        let region = u16::from(tag.slot.region.0);
+        let entry = opcode::ReadFixed::new(types::Fd(fd.as_raw_fd()), to, len as u32, region);
+        if !self.push(entry.build(), tag, to as usize, len) {
             return Err(empty);
         }
         pool.lend(empty);
@@ -423,114 +332,5 @@ impl Ring {
             Inner::Fake(fake) => fake.reap(into, room),
         }
         into.len() - before
-    }
-}
-
-/// The kernel's part of the ring, played from memory.
-#[cfg(any(test, feature = "fake-kernel"))]
-pub mod fake {
-    use std::collections::VecDeque;
-
-    use super::{Completion, Op, Tag};
-
-    /// An operation that the played kernel has and has not answered.
-    #[derive(Clone, Copy, Debug)]
-    pub struct Pending {
-        /// Which.
-        pub tag: Tag,
-        address: usize,
-        len: usize,
-    }
-
-    impl Pending {
-        /// The bytes of a write.
-        ///
-        /// # Panics
-        ///
-        /// When the operation is no write.
-        pub fn written(&self) -> &[u8] {
-            assert_eq!(self.tag.op, Op::Write);
-            // SAFETY: `Ring::write` promises that the bytes stay until the completion is reaped.
-            unsafe { std::slice::from_raw_parts(self.address as *const u8, self.len) }
-        }
-    }
-
-    /// A kernel that answers when the test says so.
-    #[derive(Debug, Default)]
-    pub struct FakeRing {
-        /// Operations without an answer, oldest first.
-        pub pending: Vec<Pending>,
-        /// Answers that were not reaped.
-        answered: VecDeque<Completion>,
-        /// When set, how many more operations fit.
-        pub room: Option<usize>,
-    }
-
-    impl FakeRing {
-        pub(super) fn push(&mut self, tag: Tag, address: usize, len: usize) -> bool {
-            if let Some(room) = &mut self.room {
-                if *room == 0 {
-                    return false;
-                }
-                *room -= 1;
-            }
-            self.pending.push(Pending { tag, address, len });
-            true
-        }
-
-        /// Answers the `index`-th pending operation with a result.
-        pub fn answer(&mut self, index: usize, result: i32) {
-            let pending = self.pending.remove(index);
-            self.answered.push_back(Completion {
-                tag: pending.tag,
-                result,
-            });
-        }
-
-        /// Answers the `index`-th pending operation, a read, with `bytes`, cut to its length.
-        pub fn answer_read(&mut self, index: usize, bytes: &[u8]) {
-            let pending = self.pending.remove(index);
-            assert_eq!(pending.tag.op, Op::Read);
-            let len = bytes.len().min(pending.len);
-            // SAFETY: `Ring::read` promises that the room stays lent until the completion is reaped.
-            unsafe {
-                std::ptr::copy_nonoverlapping(bytes.as_ptr(), pending.address as *mut u8, len);
-            }
-            self.answered.push_back(Completion {
-                tag: pending.tag,
-                result: len as i32,
-            });
-        }
-
-        pub(super) fn reap(&mut self, into: &mut Vec<Completion>, room: usize) {
-            let n = room.min(self.answered.len());
-            into.extend(self.answered.drain(..n));
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    proptest! {
-        #[test]
-        fn a_tag_survives_the_kernel(
-            op in prop_oneof![Just(Op::Write), Just(Op::Read), Just(Op::Poll), Just(Op::Cancel), Just(Op::Wake)],
-            generation in 0..Tag::GENERATIONS,
-            port in 0u16..1 << 12,
-            region: u8,
-            slot in 0u32..1 << 28,
-        ) {
-            let tag = Tag {
-                op,
-                generation,
-                port: PortIndex(port),
-                slot: SlotRef { region: RegionId(region), slot },
-            };
-            prop_assert_eq!(Tag::unpack(tag.pack()), Some(tag));
-        }
     }
 }
