@@ -173,7 +173,8 @@ pub fn open(options: &QueueOptions) -> Result<OpenQueue, OpenError> {
             BindMode::Copy => BindFlags::XDP_COPY,
         };
     let socket = SocketConfig::builder()
-        .rx_queue_size(ring_size)
+        // As many as there are slots: a worker that was asleep finds everything that fitted.
+        .rx_queue_size(fill_size)
         .tx_queue_size(ring_size)
         .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
         .bind_flags(flags)
