@@ -6,7 +6,7 @@
 use std::fmt;
 
 use aya::{
-    Ebpf, EbpfError,
+    Ebpf, EbpfError, EbpfLoader,
     programs::{
         LinkOrder, ProgramError, SchedClassifier, TcAttachType,
         tc::{self, NlOptions, TcAttachOptions},
@@ -94,7 +94,11 @@ impl PassiveIngress {
             interface: interface.into(),
             error: error.into(),
         };
-        let mut ebpf = Ebpf::load(objects::passive()).map_err(load_error)?;
+        // It knows no kernel structure: nothing is gained by parsing the kernel's BTF.
+        let mut ebpf = EbpfLoader::new()
+            .btf(None)
+            .load(objects::passive())
+            .map_err(load_error)?;
         program(&mut ebpf)
             .and_then(SchedClassifier::load)
             .map_err(|error| load_error(error.into()))?;

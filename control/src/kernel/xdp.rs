@@ -384,6 +384,9 @@ fn load(queues: u32, unclaimed: Unclaimed) -> Result<Ebpf, EbpfError> {
     };
     let mut loader = EbpfLoader::new();
     loader
+        // Our programs know no kernel structure. Parsing the kernel's BTF for them would cost 40 ms and
+        // leave 20 MB in the allocator.
+        .btf(None)
         .map_max_entries("xsks", queues)
         .map_max_entries("claims", queues)
         .map_max_entries("counters", (queues + 1) * COUNTERS)
