@@ -1,14 +1,21 @@
 //! The loop over a played kernel: laws, order of ends, commands.
 
-use std::sync::Mutex;
+use std::{sync::Mutex, time::Duration};
 
 use nix::sys::eventfd::EventFd;
 
-use super::{spec::PipelineSpec, *};
+use super::{
+    mailbox::{Command, Message},
+    ring::Ring,
+    spec::{OwnRegion, PipelineSpec, WorkerSpec},
+    wake::Waker,
+    *,
+};
 use crate::{
     frame::{HugePages, Staged},
+    policy::Reason,
     policy::{Mode, OnViolation, PolicySpec, Profile, Publisher, Snapshot},
-    port::{Port, PortFailure},
+    port::{Place, Port, PortFailure, PortIndex, Wait},
 };
 
 /// A source that brings `left` frames, and a sink that keeps what it gets for `delay` turns.
