@@ -1,0 +1,200 @@
+//! The best bare loop from AF_XDP to a TAP: no parse, no policy, no counters, nothing that could go wrong
+//! handled. What the product has on top of it is what the product costs.
+
+use std::{ffi::CString, num::NonZeroU32, os::fd::AsFd};
+
+use control::{
+    kernel::xdp::{Delivery, Unclaimed, XdpChoice, XdpMode, XdpOptions, XdpProgram},
+    link::{NetNs, netns::on_core_in_netns},
+};
+use xsk_rs::{
+    FillQueue, FrameDesc, RxQueue, Socket, Umem,
+    config::{FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig},
+};
+
+use super::{
+    ForwardError, HugePages, Measured, Stopwatch,
+    tap::passive_tap,
+    writer::{BATCH, Writer},
+};
+use crate::{
+    generator::{Generator, Traffic},
+    lab::{Cores, Interrupt, SOURCE, UPLINK},
+};
+
+/// As many slots as the product takes by default, of the same size, and rings as it has them.
+const SLOTS: u32 = 8192;
+const SLOT_SIZE: u32 = 2048;
+const RING: u32 = 4096;
+
+/// Forwards `count` frames of those that a generator pours in.
+pub(super) fn measure(
+    cores: Cores,
+    frame: &[u8],
+    count: u64,
+    hugepages: HugePages,
+    interrupt: &Interrupt,
+) -> Result<Measured, ForwardError> {
+    let generator = on_core_in_netns(
+        cores.worker,
+        &NetNs::own(),
+        || -> Result<_, ForwardError> {
+            let mut queue = Queue::open(hugepages)?;
+            let traffic = Traffic {
+                frame: frame.to_vec(),
+                count: None,
+                rate: None,
+                core: cores.generator,
+            };
+            let generator = Generator::start(&NetNs::own(), SOURCE, traffic)?;
+            let measured = queue.forward(count, &generator, interrupt)?;
+            generator.stop()?;
+            Ok(measured)
+        },
+    )??;
+    Ok(generator)
+}
+
+/// One queue and the TAP that it is written to.
+struct Queue {
+    writer: Writer,
+    rx: RxQueue,
+    fill: FillQueue,
+    base: *const u8,
+    // The ring's memory and descriptors, and what leads frames to the socket.
+    _umem: Umem,
+    _tap: control::link::tap::Tap,
+    _program: XdpProgram,
+}
+
+impl Queue {
+    fn open(hugepages: HugePages) -> Result<Self, ForwardError> {
+        let bare = |error: &dyn std::error::Error| {
+            let mut text = error.to_string();
+            if let Some(cause) = error.source() {
+                text = format!("{text}: {cause}");
+            }
+            ForwardError::bare("bare loop")(std::io::Error::other(text))
+        };
+        let options = XdpOptions {
+            mode: XdpChoice::Only(XdpMode::Native),
+            queues: 1,
+            unclaimed: Unclaimed::Drop,
+        };
+        let mut program =
+            XdpProgram::attach(&NetNs::own(), UPLINK, &options).map_err(|e| bare(&e))?;
+        program.claim(0).map_err(|e| bare(&e))?;
+
+        let (umem, mut fresh) = umem(hugepages).map_err(|e| bare(&*e))?;
+        let socket = SocketConfig::builder()
+            .rx_queue_size(QueueSize::new(RING).map_err(|e| bare(&e))?)
+            .tx_queue_size(QueueSize::new(RING).map_err(|e| bare(&e))?)
+            .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
+            .build();
+        let interface = Interface::new(CString::new(UPLINK).map_err(|e| bare(&e))?);
+        // SAFETY: the UMEM is new and has no other socket.
+        let (_tx, rx, rings) =
+            unsafe { Socket::new(socket, &umem, &interface, 0) }.map_err(|e| bare(&e))?;
+        let (mut fill, _completion) = rings
+            .ok_or_else(|| ForwardError::bare("bare loop")(std::io::Error::other("no rings")))?;
+        // SAFETY: only the address is taken.
+        let first = unsafe { umem.data_mut(&mut fresh[0]) }
+            .contents_mut()
+            .as_mut_ptr();
+        let base = first.wrapping_sub(fresh[0].addr());
+        // SAFETY: the descriptors are the UMEM's own and nobody else uses them.
+        unsafe { fill.produce(&fresh) };
+        program
+            .set(0, rx.fd(), Delivery::Copy)
+            .map_err(|e| bare(&e))?;
+
+        let tap = passive_tap("bare0")?;
+        let bytes = (SLOTS * SLOT_SIZE) as usize;
+        // SAFETY: the UMEM is dropped after the writer, by the order of the fields.
+        let writer = unsafe { Writer::new(tap.fds[0].as_fd(), base, bytes) }
+            .map_err(ForwardError::bare("bare loop"))?;
+        Ok(Self {
+            writer,
+            rx,
+            fill,
+            base,
+            _umem: umem,
+            _tap: tap,
+            _program: program,
+        })
+    }
+
+    fn forward(
+        &mut self,
+        count: u64,
+        generator: &Generator,
+        interrupt: &Interrupt,
+    ) -> Result<Measured, ForwardError> {
+        let mut batch = [FrameDesc::default(); BATCH];
+        let mut written = 0;
+        let mut stopwatch = None;
+        while written < count {
+            // SAFETY: the descriptors are of this socket's UMEM.
+            let n = unsafe { self.rx.consume(&mut batch) };
+            if n == 0 {
+                std::hint::spin_loop();
+                if interrupt.is_set() || generator.is_finished() {
+                    break;
+                }
+                continue;
+            }
+            // Set-up of the generator is over with the first frame.
+            stopwatch.get_or_insert_with(Stopwatch::start);
+            for frame in &batch[..n] {
+                prefetch(self.base.wrapping_add(frame.addr()));
+            }
+            for frame in &batch[..n] {
+                let bytes = self.base.wrapping_add(frame.addr());
+                // SAFETY: the kernel's descriptors are within the UMEM, and their frames are ours until
+                // they go back to the fill ring.
+                unsafe { self.writer.push(bytes, frame.lengths().data() as u32) };
+            }
+            written += self
+                .writer
+                .write(n)
+                .map_err(ForwardError::bare("bare loop"))? as u64;
+            // SAFETY: they came from the receive ring and are written.
+            unsafe { self.fill.produce(&batch[..n]) };
+        }
+        interrupt.check()?;
+        Ok(match stopwatch {
+            Some(stopwatch) => stopwatch.stop(written),
+            None => Measured::default(),
+        })
+    }
+}
+
+fn umem(
+    hugepages: HugePages,
+) -> Result<(Umem, Vec<FrameDesc>), Box<dyn std::error::Error + Send + Sync>> {
+    let config = UmemConfig::builder()
+        .frame_size(FrameSize::new(SLOT_SIZE)?)
+        .fill_queue_size(QueueSize::new(SLOTS)?)
+        .comp_queue_size(QueueSize::new(RING)?)
+        .build()?;
+    let count = NonZeroU32::new(SLOTS).ok_or("no slots")?;
+    if hugepages != HugePages::Off {
+        match Umem::new(config, count, true) {
+            Ok(made) => return Ok(made),
+            Err(e) if hugepages == HugePages::Require => return Err(e.into()),
+            Err(_) => {}
+        }
+    }
+    Ok(Umem::new(config, count, false)?)
+}
+
+#[inline]
+fn prefetch(frame: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint without an effect on memory; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(frame.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = frame;
+}

@@ -1,0 +1,49 @@
+//! The frame that generators send: UDP over IPv4 with right lengths and checksums.
+
+use std::net::Ipv4Addr;
+
+use dataplane::packet::build::{FrameBuilder, Ipv4};
+
+/// Where it comes from.
+pub const FROM: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
+/// Where it goes to.
+pub const TO: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+/// The port that it comes from.
+pub const FROM_PORT: u16 = 40_000;
+/// The port that it goes to.
+pub const TO_PORT: u16 = 5_201;
+
+/// Ethernet, IPv4 and UDP headers.
+const HEADERS: usize = 14 + 20 + 8;
+
+/// A frame of `size` bytes, from its Ethernet header on and without the check sequence that a wire adds.
+/// Shorter than the headers it cannot be.
+pub fn udp(size: usize) -> Vec<u8> {
+    let payload: Vec<u8> = (0..size.saturating_sub(HEADERS)).map(|i| i as u8).collect();
+    match FrameBuilder::new()
+        .ipv4(Ipv4::new(FROM, TO))
+        .udp(FROM_PORT, TO_PORT)
+        .payload(&payload)
+        .to_vec()
+    {
+        Ok(frame) => frame,
+        Err(error) => panic!("a frame of {size} bytes: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dataplane::packet::parse;
+
+    use super::*;
+
+    #[test]
+    fn a_frame_has_its_size_and_its_ports() {
+        for size in [42, 60, 64, 512, 1500, 1514] {
+            let frame = udp(size);
+            assert_eq!(frame.len(), size);
+            assert_eq!(parse(&frame).dst_port, TO_PORT);
+        }
+        assert_eq!(udp(0).len(), HEADERS);
+    }
+}

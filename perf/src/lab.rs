@@ -1,0 +1,201 @@
+//! Where a benchmark runs: a network namespace without a name, that ends with the process however it
+//! ends; a veth pair in it; two cores, one for the generator and one for what is measured.
+
+use std::{
+    fs, io,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use nix::{
+    sched::{CloneFlags, unshare},
+    unistd::geteuid,
+};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+/// Where the generator sends into.
+pub const SOURCE: &str = "gen0";
+/// Where that arrives: the interface that is taken by AF_XDP.
+pub const UPLINK: &str = "up0";
+
+/// Why a benchmark cannot run here.
+#[derive(Debug, thiserror::Error)]
+pub enum LabError {
+    /// Not root.
+    #[error(
+        "dpbench makes interfaces and loads BPF programs, in a network namespace of its own: run it with sudo"
+    )]
+    NotRoot,
+    /// Too few cores, or not those that were asked for.
+    #[error(
+        "cores {generator} and {worker} are asked for, and this process may use {available:?}: {remedy}"
+    )]
+    Cores {
+        /// The generator's.
+        generator: usize,
+        /// The worker's.
+        worker: usize,
+        /// What there is.
+        available: Vec<usize>,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// unshare(2) refused.
+    #[error("cannot make a network namespace: {0}; run as root with CAP_SYS_ADMIN")]
+    NetNs(#[source] io::Error),
+    /// ip(8) is missing or refused.
+    #[error("ip {command}: {error}; it needs iproute2 and a kernel with veth")]
+    Ip {
+        /// Its arguments.
+        command: String,
+        /// What it said.
+        error: String,
+    },
+    /// Signals cannot be caught.
+    #[error("cannot watch for Ctrl-C: {0}")]
+    Signals(#[source] io::Error),
+    /// Ctrl-C or SIGTERM.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+/// Which core does what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Makes traffic and runs the kernel's side of its arrival.
+    pub generator: usize,
+    /// Runs what is measured, alone.
+    pub worker: usize,
+}
+
+impl Cores {
+    /// The cores asked for, else the first two that there are.
+    ///
+    /// # Errors
+    ///
+    /// When these are not two cores that this process may use.
+    pub fn choose(generator: Option<usize>, worker: Option<usize>) -> Result<Self, LabError> {
+        let available: Vec<usize> = core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .iter()
+            .map(|core| core.id)
+            .collect();
+        let other_than = |taken: Option<usize>| {
+            available
+                .iter()
+                .copied()
+                .find(|core| Some(*core) != taken)
+                .unwrap_or_default()
+        };
+        let generator = generator.unwrap_or_else(|| other_than(worker));
+        let worker = worker.unwrap_or_else(|| other_than(Some(generator)));
+        let remedy = if available.len() < 2 {
+            "a generator and a worker on one core would measure each other; two are needed"
+        } else if generator == worker {
+            "choose two different ones"
+        } else if !available.contains(&generator) || !available.contains(&worker) {
+            "choose others with --generator-core and --worker-core"
+        } else {
+            return Ok(Self { generator, worker });
+        };
+        Err(LabError::Cores {
+            generator,
+            worker,
+            available,
+            remedy,
+        })
+    }
+}
+
+/// Set once the user wants an end.
+#[derive(Clone, Debug, Default)]
+pub struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    /// Catches Ctrl-C and SIGTERM from here on.
+    ///
+    /// # Errors
+    ///
+    /// When the handlers cannot be installed.
+    pub fn watch() -> Result<Self, LabError> {
+        let interrupt = Self::default();
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&interrupt.0))
+                .map_err(LabError::Signals)?;
+        }
+        Ok(interrupt)
+    }
+
+    /// Whether it is time to end.
+    pub fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// # Errors
+    ///
+    /// [`LabError::Interrupted`], when it is time to end.
+    pub fn check(&self) -> Result<(), LabError> {
+        if self.is_set() {
+            Err(LabError::Interrupted)
+        } else {
+            Ok(())
+        }
+    }
+}
+
+/// Fails for everybody but root, before anything is made.
+///
+/// # Errors
+///
+/// [`LabError::NotRoot`].
+pub fn require_root() -> Result<(), LabError> {
+    if geteuid().is_root() {
+        Ok(())
+    } else {
+        Err(LabError::NotRoot)
+    }
+}
+
+/// Takes the calling thread, and all that it starts, into a new network namespace with the pair
+/// [`SOURCE`] - [`UPLINK`], both up. Nothing has to be cleaned up: the namespace ends with its last
+/// process, and a veth with its namespace.
+///
+/// # Errors
+///
+/// Without privilege, or where the kernel has no veth.
+pub fn enter() -> Result<(), LabError> {
+    require_root()?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| LabError::NetNs(errno.into()))?;
+    // Router solicitations would be counted among the frames. A kernel without IPv6 has no such file.
+    for which in ["all", "default"] {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
+    }
+    ip(&[
+        "link", "add", SOURCE, "type", "veth", "peer", "name", UPLINK,
+    ])?;
+    for end in [SOURCE, UPLINK] {
+        ip(&["link", "set", end, "arp", "off", "up"])?;
+    }
+    Ok(())
+}
+
+fn ip(arguments: &[&str]) -> Result<(), LabError> {
+    let failed = |error: String| LabError::Ip {
+        command: arguments.join(" "),
+        error,
+    };
+    let output = Command::new("ip")
+        .args(arguments)
+        .output()
+        .map_err(|e| failed(e.to_string()))?;
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(failed(
+            String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        ))
+    }
+}

@@ -1,2 +1,0 @@
-//! Traffic generators and benchmarks.
-fn main() {}
