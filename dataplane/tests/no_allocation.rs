@@ -1,0 +1,162 @@
+//! After start-up a worker allocates nothing: not in its loop, not when it is judged by a policy, not
+//! when a report is asked for. Counted by the allocator of this test, on the worker's own thread.
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use dataplane::{
+    engine::{Engine, usable_cores},
+    frame::{Frame, HugePages, Staged},
+    packet::build::{FrameBuilder, Ipv4},
+    policy::{PolicySpec, Publisher, Reason, Rule, Snapshot},
+    port::{Io, Place, Port, PortFailure, PortIndex, Wait},
+    worker::spec::{Idle, OwnRegion, PipelineSpec, SourceSpec, WorkerSpec},
+};
+
+thread_local! {
+    /// Set by the source once the worker has warmed up.
+    static WATCHED: Cell<bool> = const { Cell::new(false) };
+}
+
+static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
+
+struct Counting;
+
+// SAFETY: every call goes to the system's allocator unchanged; counting touches no memory of it.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if WATCHED.with(Cell::get) {
+            ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
+        }
+        // SAFETY: the caller's contract is the system allocator's.
+        unsafe { System.alloc(layout) }
+    }
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: as above.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Brings frames that a policy allows and frames that it denies, by turns.
+struct Source {
+    place: Place,
+    frames: [Vec<u8>; 2],
+    turns: Arc<AtomicU64>,
+}
+
+impl Port for Source {
+    fn attach(&mut self, _io: &mut Io, place: Place) -> Result<(), PortFailure> {
+        self.place = place;
+        Ok(())
+    }
+    fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed);
+        WATCHED.with(|watched| watched.set(turn >= 100));
+        let region = io.own_region.expect("a region");
+        for i in 0..budget {
+            let Some(mut frame) = io.pool.alloc(region) else { return };
+            let bytes = &self.frames[i % 2];
+            assert!(io.pool.fill(&mut frame, bytes));
+            io.count(self.place.index).rx.receive(bytes.len());
+            batch.push(frame);
+        }
+    }
+    fn wait(&mut self, _io: &mut Io) -> Wait {
+        Wait::Ready
+    }
+    fn stage(&mut self, _io: &mut Io, _frames: &mut Vec<Staged>) {}
+    fn close(&mut self, _io: &mut Io, _reason: Reason) {
+        WATCHED.with(|watched| watched.set(false));
+    }
+}
+
+struct Sink(Place);
+
+impl Port for Sink {
+    fn attach(&mut self, _io: &mut Io, place: Place) -> Result<(), PortFailure> {
+        self.0 = place;
+        Ok(())
+    }
+    fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
+        for staged in frames.drain(..) {
+            let tx = &mut io.count(self.0.index).tx;
+            tx.offered += 1;
+            tx.written(staged.len());
+            io.pool.release(staged);
+        }
+    }
+    fn close(&mut self, _io: &mut Io, _reason: Reason) {}
+}
+
+#[test]
+fn a_worker_allocates_nothing_after_it_has_started() {
+    let frame = |port| {
+        FrameBuilder::new()
+            .ipv4(Ipv4::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()))
+            .udp(1000, port)
+            .payload(&[0; 22])
+            .to_vec()
+            .expect("a frame")
+    };
+    let rule = Rule {
+        to_ports: vec![dataplane::policy::PortRange { first: 53, last: 53 }],
+        ..Rule::default()
+    };
+    let policy = PolicySpec {
+        rules: vec![rule],
+        ..PolicySpec::default()
+    };
+    let mut publisher = Publisher::new(Snapshot::compile(&policy, 1).expect("compiles"));
+    let turns = Arc::new(AtomicU64::new(0));
+    let spec = WorkerSpec {
+        core: usable_cores().expect("cores")[0],
+        batch: 64,
+        idle: Idle::Adaptive,
+        own: Some(OwnRegion {
+            slots: 1024,
+            slot_size: 2048,
+            headroom: 64,
+            hugepages: HugePages::Off,
+            shrink: true,
+        }),
+        sink_cap: 256,
+        ports: vec![
+            Some(Box::new(Source {
+                place: Place::default(),
+                frames: [frame(53), frame(54)],
+                turns: Arc::clone(&turns),
+            })),
+            Some(Box::new(Sink(Place::default()))),
+            Some(Box::new(Sink(Place::default()))),
+        ],
+        pipelines: vec![PipelineSpec {
+            sources: vec![SourceSpec {
+                port: PortIndex(0),
+                finish_checksums: true,
+            }],
+            policy: Some(publisher.reader()),
+            sinks: vec![PortIndex(1), PortIndex(2)],
+        }],
+    };
+    let mut engine = Engine::start(vec![spec], || Ok(())).expect("io_uring");
+    engine.go();
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while turns.load(Ordering::Relaxed) < 20_000 {
+        assert!(Instant::now() < deadline, "the worker does not run");
+        // Reports are filled on the worker's thread, into memory of whoever asks.
+        engine.reports();
+    }
+    let report = engine.stop().remove(0);
+    assert!(report.pipelines[0].forwarded > 0 && report.pipelines[0].dropped.total() > 0);
+    assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
+}
