@@ -1,0 +1,171 @@
+# Shared by the scripts here; sourced, never run. Who builds, what is missing, how it is installed.
+# shellcheck shell=bash
+
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+script=$(basename "$0")
+# ip, ethtool and bpftool are where an ordinary user's PATH may not lead.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
+say() { printf '%s: %s\n' "$script" "$*"; }
+warn() { printf '%s: %s\n' "$script" "$*" >&2; }
+fail() { # exit-code message
+    warn "$2"
+    exit "$1"
+}
+
+is_root() { [ "$(id -u)" = 0 ]; }
+
+# The user who builds: whoever called sudo, else whoever runs this.
+owner=$(id -un)
+if is_root && [ -n "${SUDO_USER-}" ] && [ "$SUDO_USER" != root ]; then
+    owner=$SUDO_USER
+fi
+owner_home=$(getent passwd "$owner" | cut -d: -f6)
+owner_path=${CARGO_HOME:-$owner_home/.cargo}/bin:$PATH
+
+# Runs a command as the user who builds.
+as_owner() {
+    if [ "$(id -un)" = "$owner" ]; then
+        PATH=$owner_path "$@"
+    else
+        sudo -u "$owner" -H env PATH="$owner_path" CARGO_TARGET_DIR="$target" "$@"
+    fi
+}
+
+# Where builds go: in the checkout, or in the builder's cache when the checkout is not theirs to write.
+target=${CARGO_TARGET_DIR:-$repository/target}
+find_target() {
+    if ! as_owner mkdir -p "$target" 2>/dev/null || ! as_owner test -w "$target"; then
+        target=$owner_home/.cache/dataplane/target
+        say "$owner may not write into $repository; building in $target"
+        as_owner mkdir -p "$target"
+    fi
+    export CARGO_TARGET_DIR=$target
+}
+
+# Which of these are missing? Each is COMMAND:PACKAGE, or FILE:PACKAGE for what is no command.
+missing_packages() {
+    local need
+    for need in "$@"; do
+        case $need in
+            /*) [ -e "${need%%:*}" ] ;;
+            *) command -v "${need%%:*}" >/dev/null ;;
+        esac || printf '%s\n' "${need##*:}"
+    done | sort -u
+}
+
+apt_updated=false
+apt_install() {
+    if ! $apt_updated; then
+        apt-get update -qq || warn "apt-get update failed; trying with the lists that are there"
+        apt_updated=true
+    fi
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null </dev/null
+}
+
+# Sees to it that commands and files are there: install_missing COMMAND:PACKAGE...
+install_missing() {
+    local packages
+    mapfile -t packages < <(missing_packages "$@")
+    if [ ${#packages[@]} = 0 ]; then
+        return
+    fi
+    if ! command -v apt-get >/dev/null; then
+        fail 3 "install what Debian calls ${packages[*]}, and run this again"
+    elif ! is_root; then
+        fail 3 "something is missing: sudo apt-get install ${packages[*]}"
+    fi
+    say "installing ${packages[*]}"
+    apt_install "${packages[@]}" || fail 3 "apt could not install ${packages[*]}"
+}
+
+# What a build needs beside Rust: libxdp is compiled from source (clang to xz's m4), zstd by a C compiler.
+build_needs=(cc:gcc clang:clang llvm-strip:llvm m4:m4 make:make pkg-config:pkg-config
+    /usr/include/libelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev)
+
+# Is there a Rust toolchain? If not, the one command that gets it.
+need_rust() {
+    local pinned
+    pinned=$(sed -n 's/^channel = "\(.*\)"/\1/p' "$repository/rust-toolchain.toml")
+    if (cd "$repository" && as_owner cargo --version >/dev/null 2>&1); then
+        return
+    fi
+    if (cd "$repository" && as_owner rustup --version >/dev/null 2>&1); then
+        fail 3 "Rust $pinned is missing: rustup toolchain install $pinned --component rustfmt,clippy"
+    elif apt-cache show rustup >/dev/null 2>&1; then
+        fail 3 "Rust is missing: sudo apt install rustup && rustup toolchain install $pinned --component rustfmt,clippy"
+    else
+        fail 3 "Rust is missing: install rustup (as the Rust project's install page says), as $owner; it fetches $pinned by itself"
+    fi
+}
+
+suricata_major() { # version text
+    sed -n 's/^[^0-9]*\([0-9]*:\)\{0,1\}\([0-9]*\)\..*/\2/p' <<<"$1"
+}
+
+have_suricata() {
+    command -v suricata >/dev/null && [ "$(suricata_major "$(suricata -V 2>/dev/null)")" -ge 7 ]
+}
+
+# Debian 12 has Suricata 7 in its backports only: name them beside the sources that the machine has, from
+# the same place and with the same key.
+add_backports() {
+    local codename entry uri file key
+    # shellcheck source=/dev/null
+    codename=$(. /etc/os-release && [ "$ID" = debian ] && printf '%s' "${VERSION_CODENAME-}")
+    [ -n "$codename" ] || return 1
+    entry=$(apt-get indextargets --format '$(BASE_URI) $(REPO_URI) $(SOURCESENTRY)' 'Created-By: Packages' |
+        grep -m1 "/dists/$codename/ ") || return 1
+    read -r _ uri file <<<"$entry"
+    file=${file%:*}
+    case $file in
+        *.sources) key=$(sed -n 's/^[Ss]igned-[Bb]y: *\(\/.*\)/\1/p' "$file" | head -n1) ;;
+        *) key=$(sed -n 's/.*signed-by=\([^] ]*\).*/\1/p' "$file" | head -n1) ;;
+    esac
+    say "adding $codename-backports to the package sources (/etc/apt/sources.list.d/dataplane-backports.sources)"
+    {
+        printf 'Types: deb\nURIs: %s\nSuites: %s-backports\nComponents: main\n' "$uri" "$codename"
+        if [ -n "$key" ]; then
+            printf 'Signed-By: %s\n' "$key"
+        fi
+    } >/etc/apt/sources.list.d/dataplane-backports.sources
+    apt_updated=false
+}
+
+# Suricata 7 or newer, if it can be had; answers whether it is there.
+install_suricata() {
+    local candidate release=()
+    if have_suricata; then
+        return 0
+    fi
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        return 1
+    fi
+    if ! $apt_updated; then
+        apt-get update -qq || true
+        apt_updated=true
+    fi
+    candidate=$(apt-cache policy suricata 2>/dev/null | sed -n 's/^ *Candidate: //p')
+    if [ "$(suricata_major "$candidate")" -lt 7 ] 2>/dev/null || [ -z "$candidate" ]; then
+        if ! grep -rqs -- "-backports" /etc/apt/sources.list /etc/apt/sources.list.d; then
+            add_backports || return 1
+        fi
+        # shellcheck source=/dev/null
+        release=(-t "$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")-backports")
+    fi
+    say "installing suricata"
+    # The package would start a system-wide Suricata on the machine's own interfaces. Not wanted here.
+    local policy=/usr/sbin/policy-rc.d
+    if [ ! -e $policy ]; then
+        printf '#!/bin/sh\nexit 101\n' >$policy
+        chmod +x $policy
+        apt_install "${release[@]}" suricata || warn "apt could not install suricata"
+        rm -f $policy
+        if command -v systemctl >/dev/null; then
+            systemctl disable --quiet suricata 2>/dev/null || true
+        fi
+    else
+        apt_install "${release[@]}" suricata || warn "apt could not install suricata"
+    fi
+    have_suricata
+}
