@@ -1,1 +1,23 @@
-//! Integration tests over real namespaces, devices and tools.
+//! What integration tests share: network namespaces, the daemon as a child, tools with time limits,
+//! captures and frames. The tests themselves are in `tests/`, a theme in each file.
+//!
+//! Everything that a test makes is a guard: it is removed when the test ends, however it ends. A test
+//! says what it needs of the machine; without that it is reported as ignored, with the reason.
+
+pub mod capture;
+pub mod daemon;
+pub mod frames;
+pub mod needs;
+pub mod net;
+pub mod process;
+pub mod theme;
+pub mod wait;
+
+pub use self::{
+    daemon::Daemon,
+    needs::Need,
+    net::Netns,
+    process::{Tool, run},
+    theme::Theme,
+    wait::wait_until,
+};

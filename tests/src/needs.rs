@@ -1,0 +1,125 @@
+//! What a test needs of the machine, and the words for what is missing.
+
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+};
+
+use nix::unistd::geteuid;
+
+/// Something that not every machine has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// The superuser, for namespaces, AF_XDP and TAP devices.
+    Root,
+    /// A program in the search path.
+    Tool(&'static str),
+    /// The folder of real captures, see [`captures`].
+    Captures,
+    /// Suricata of the 7 series.
+    Suricata7,
+    /// As many cores that this process may use.
+    Cores(usize),
+    /// User namespaces that an ordinary user may make.
+    UserNamespaces,
+}
+
+impl Need {
+    /// What is missing, in words; `None` when nothing is.
+    pub fn missing(self) -> Option<String> {
+        match self {
+            Self::Root => (!geteuid().is_root()).then(|| "needs root".to_owned()),
+            Self::Tool(name) => find(name)
+                .is_none()
+                .then(|| format!("needs {name}, which is not installed")),
+            Self::Captures => captures().err(),
+            Self::Suricata7 => match suricata_version() {
+                None => Some("needs suricata, which is not installed".to_owned()),
+                Some(version) if version.starts_with("7.") => None,
+                Some(version) => Some(format!("needs suricata 7, installed is {version}")),
+            },
+            Self::Cores(needed) => {
+                let have = std::thread::available_parallelism().map_or(1, usize::from);
+                (have < needed).then(|| format!("needs {needed} cores, there are {have}"))
+            }
+            Self::UserNamespaces => {
+                let mut trial = crate::process::as_nobody(&["unshare", "-Urn", "true"]);
+                match trial.output() {
+                    Ok(output) if output.status.success() => None,
+                    Ok(output) => Some(format!(
+                        "needs user namespaces for ordinary users: {}",
+                        String::from_utf8_lossy(&output.stderr).trim()
+                    )),
+                    Err(e) => Some(format!("needs setpriv and unshare: {e}")),
+                }
+            }
+        }
+    }
+
+    /// The word by which `DATAPLANE_REQUIRE` speaks of it.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Root => "root",
+            Self::Tool(_) | Self::Suricata7 => "tools",
+            Self::Captures => "captures",
+            Self::Cores(_) => "cores",
+            Self::UserNamespaces => "userns",
+        }
+    }
+
+    /// Whether the environment says that this need is to be met: then its lack is a failure. Set
+    /// `DATAPLANE_REQUIRE=root,tools` where nothing may be skipped for want of them.
+    pub fn is_required(self) -> bool {
+        env::var("DATAPLANE_REQUIRE")
+            .is_ok_and(|words| words.split(',').any(|word| word.trim() == self.word()))
+    }
+}
+
+impl fmt::Display for Need {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tool(name) => f.write_str(name),
+            other => f.write_str(other.word()),
+        }
+    }
+}
+
+/// Where a program is.
+pub fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path)
+        .chain(["/usr/sbin".into(), "/sbin".into()])
+        .map(|folder| folder.join(name))
+        .find(|file| file.is_file())
+}
+
+/// The folder of real captures: `DATAPLANE_CAPTURES`, or `../shared/data/pcap` beside the checkout or
+/// the folder that holds it. The error says where was looked.
+pub fn captures() -> Result<PathBuf, String> {
+    if let Some(folder) = env::var_os("DATAPLANE_CAPTURES").map(PathBuf::from) {
+        return if folder.is_dir() {
+            Ok(folder)
+        } else {
+            Err(format!(
+                "needs captures; DATAPLANE_CAPTURES={} is not a folder",
+                folder.display()
+            ))
+        };
+    }
+    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    ["../shared/data/pcap", "../../shared/data/pcap"]
+        .iter()
+        .map(|relative| checkout.join(relative))
+        .find(|folder| folder.is_dir())
+        .ok_or_else(|| "needs captures; name their folder in DATAPLANE_CAPTURES".to_owned())
+}
+
+fn suricata_version() -> Option<String> {
+    let output = std::process::Command::new(find("suricata")?)
+        .arg("-V")
+        .output()
+        .ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let version = text.split("version ").nth(1)?.split_whitespace().next()?;
+    Some(version.to_owned())
+}
