@@ -10,6 +10,8 @@ pub mod frames;
 pub mod needs;
 pub mod net;
 pub mod process;
+pub mod send;
+pub mod suricata;
 pub mod theme;
 pub mod wait;
 

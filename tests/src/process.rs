@@ -159,10 +159,13 @@ impl Running {
             // Once more after the end: the last words may be on their way.
             std::mem::replace(&mut ended, self.has_ended()) && !self.has_unread()
         });
-        assert!(
-            found && self.stderr().contains(words),
-            "{words:?} was not said within {limit:?}\n{self}"
-        );
+        let why = if found {
+            "before the end".to_owned()
+        } else {
+            format!("within {limit:?}")
+        };
+        let said = self.stderr().contains(words);
+        assert!(said, "{words:?} was not said {why}\n{self}");
     }
 
     fn has_unread(&self) -> bool {

@@ -26,6 +26,13 @@ fn main() -> ExitCode {
     for (name, pace, loops) in PACES {
         theme.test(format!("pace_{name}"), LISTEN, || paced(pace, *loops));
     }
+    theme.test(
+        "frames_that_no_tap_takes_are_counted",
+        LISTEN,
+        too_short_and_too_long,
+    );
+    theme.test("device_in_a_namespace", LISTEN, device_in_a_namespace);
+    theme.test("nothing_listens", &[Need::Root], nothing_listens);
     real_captures(&mut theme);
     theme.run()
 }
@@ -108,6 +115,68 @@ fn paced(source: &str, loops: usize) {
     let sent: Vec<_> = (0..loops).flat_map(|_| once.clone()).collect();
     let (heard, ended) = play(&ns, &file, source);
     capture::assert_same(&heard, &sent);
+    assert_all_written(&ended.explained(), &sent);
+}
+
+/// Frames shorter than an Ethernet header, and longer than lc0's MTU of 1,500 with two VLAN tags.
+fn too_short_and_too_long() {
+    let ns = Netns::new();
+    let folder = daemon::folder();
+    let file = folder.path().join("sample.pcap");
+    let lengths = [60, 0, 1, 13, 14, 1514, 1522, 1523, 9000, 65_535, 61];
+    let all: Vec<Vec<u8>> = lengths.iter().map(|&n| vec![n as u8; n]).collect();
+    capture::write(&file, &all);
+    let text = config(&file, "pace = \"top\"").replace("mtu = 9000", "mtu = 1500");
+    let daemon = Daemon::start(&ns, &text);
+    let listening = Listening::start(&ns, "lc0");
+    let stats = daemon.wait(LIMIT).explained();
+    let heard = listening.after_the_device();
+    let fits = |frame: &&Vec<u8>| (14..=1522).contains(&frame.len());
+    let sent: Vec<_> = all.iter().filter(fits).cloned().collect();
+    capture::assert_same(&heard, &sent);
+    let (sample, lc0) = (daemon::port(&stats, "sample"), daemon::port(&stats, "lc0"));
+    assert_eq!(sample.rx.frames, all.len() as u64);
+    assert_eq!(lc0.tx.frames, sent.len() as u64);
+    let dropped = |reason: &str| {
+        let of = |dropped: &control::stats::Dropped| dropped.get(reason).copied().unwrap_or(0);
+        of(&sample.rx.dropped) + of(&lc0.tx.dropped)
+    };
+    assert_eq!(dropped("too_short"), 3, "{stats:#?}");
+    assert_eq!(dropped("too_long"), 3, "{stats:#?}");
+}
+
+/// The daemon runs in the test's own namespace and makes the device in another.
+fn device_in_a_namespace() {
+    let ns = Netns::new();
+    let folder = daemon::folder();
+    let file = folder.path().join("sample.pcap");
+    let sent = frames::mixed(100, 1514);
+    capture::write(&file, &sent);
+    let name = "kind = \"tap\"";
+    let there = format!("{name}\nnetns = \"{}\"\nname = \"listen0\"", ns.name());
+    let daemon = Daemon::spawn_here(&config(&file, "pace = \"top\"").replace(name, &there)).ready();
+    let listening = Listening::start(&ns, "listen0");
+    let ended = daemon.wait(LIMIT);
+    eprintln!("{}", ended.stderr);
+    let stats = ended.explained();
+    capture::assert_same(&listening.after_the_device(), &sent);
+    assert_all_written(&stats, &sent);
+}
+
+/// When nothing listens in time, that is said and the run goes on.
+fn nothing_listens() {
+    let ns = Netns::new();
+    let folder = daemon::folder();
+    let file = folder.path().join("sample.pcap");
+    let sent = frames::mixed(100, 1514);
+    capture::write(&file, &sent);
+    let text = config(&file, "pace = \"top\"").replace("20s", "300ms");
+    let ended = Daemon::spawn(&ns, &text).wait(LIMIT);
+    assert!(
+        ended.stderr.contains("nothing listened within"),
+        "{}",
+        ended.stderr
+    );
     assert_all_written(&ended.explained(), &sent);
 }
 
