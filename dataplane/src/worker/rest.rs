@@ -57,15 +57,18 @@ impl Worker {
                 continue;
             };
             in_flight += port.in_flight();
+            if is_source && !self.receiving {
+                // What it has must wait until the worker is told to go, and must not wake it before.
+                continue;
+            }
             match port.wait(&mut self.io) {
-                // What a source has must wait until it is told to go.
-                Wait::Ready if self.receiving || !is_source => return None,
-                Wait::Until(due) if self.receiving || !is_source => {
+                Wait::Ready => return None,
+                Wait::Until(due) => {
                     until = Some(until.map_or(due, |earliest: u64| earliest.min(due)));
                     sources_done &= !is_source;
                 }
+                Wait::Event => sources_done &= !is_source,
                 Wait::Done => {}
-                Wait::Ready | Wait::Until(_) | Wait::Event => sources_done &= !is_source,
             }
         }
         if self.io.trouble {

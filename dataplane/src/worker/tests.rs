@@ -182,6 +182,16 @@ fn every_sink_gets_every_frame() {
 }
 
 #[test]
+fn a_worker_that_is_held_sleeps_over_what_its_sources_have() {
+    let mut b = bench(10, None, false);
+    assert_eq!(b.worker.arm(), Some(None), "until something wakes it");
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    assert_eq!(b.worker.arm(), None, "a command waits");
+    b.worker.obey();
+    assert_eq!(b.worker.arm(), None, "the source has frames");
+}
+
+#[test]
 fn a_finite_source_ends_the_worker_once() {
     let mut b = bench(10, None, false);
     assert!(b.mailbox.send(Command::Go).is_ok());
