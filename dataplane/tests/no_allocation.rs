@@ -64,7 +64,9 @@ impl Port for Source {
         WATCHED.with(|watched| watched.set(turn >= 100));
         let region = io.own_region.expect("a region");
         for i in 0..budget {
-            let Some(mut frame) = io.pool.alloc(region) else { return };
+            let Some(mut frame) = io.pool.alloc(region) else {
+                return;
+            };
             let bytes = &self.frames[i % 2];
             assert!(io.pool.fill(&mut frame, bytes));
             io.count(self.place.index).rx.receive(bytes.len());
@@ -109,7 +111,10 @@ fn a_worker_allocates_nothing_after_it_has_started() {
             .expect("a frame")
     };
     let rule = Rule {
-        to_ports: vec![dataplane::policy::PortRange { first: 53, last: 53 }],
+        to_ports: vec![dataplane::policy::PortRange {
+            first: 53,
+            last: 53,
+        }],
         ..Rule::default()
     };
     let policy = PolicySpec {

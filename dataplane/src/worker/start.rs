@@ -70,7 +70,14 @@ impl Worker {
         };
         let own = match spec.own {
             None => None,
-            Some(own) => Some(add_own_region(&mut io, own).map_err(fail)?),
+            Some(wanted) => {
+                let own = add_own_region(&mut io, wanted).map_err(fail)?;
+                if own.0 < wanted.slots {
+                    // Fewer slots: the sinks' shares shrink with them, or one could take them all.
+                    io.sink_cap = (io.sink_cap * own.0 as usize / wanted.slots as usize).max(1);
+                }
+                Some(own)
+            }
         };
         settle().map_err(fail)?;
         let mut attached = Vec::with_capacity(ports);
