@@ -7,14 +7,14 @@ pub mod af_xdp;
 pub mod pcap;
 pub mod tap;
 
-use std::{os::fd::BorrowedFd, sync::Arc};
+use std::sync::Arc;
 
 use crate::{
     frame::{Frame, Pool, RegionId, Staged},
     policy::Reason,
     worker::{
         counters::{KernelCounters, PortCounters},
-        ring::{Completion, Ring},
+        ring::{Completion, Ring, Target},
         wake::Waker,
     },
 };
@@ -61,22 +61,17 @@ impl Io {
         &mut self.counters[port.0 as usize]
     }
 
-    /// Queues the write of a share to `fd`. The share comes back when the ring has no room.
+    /// Queues the write of a share to a file. The share comes back when the ring has no room.
     #[inline]
-    pub fn write(
-        &mut self,
-        fd: BorrowedFd<'_>,
-        place: Place,
-        staged: Staged,
-    ) -> Result<(), Staged> {
-        self.ring.write(&mut self.pool, fd, place, staged)
+    pub fn write(&mut self, file: Target, place: Place, staged: Staged) -> Result<(), Staged> {
+        self.ring.write(&mut self.pool, file, place, staged)
     }
 
-    /// Queues a read from `fd` into an empty frame's slot, behind the region's headroom. The frame
+    /// Queues a read from a file into an empty frame's slot, behind the region's headroom. The frame
     /// comes back when the ring has no room.
     #[inline]
-    pub fn read(&mut self, fd: BorrowedFd<'_>, place: Place, empty: Frame) -> Result<(), Frame> {
-        self.ring.read(&mut self.pool, fd, place, empty)
+    pub fn read(&mut self, file: Target, place: Place, empty: Frame) -> Result<(), Frame> {
+        self.ring.read(&mut self.pool, file, place, empty)
     }
 
     /// Drops a share that a sink cannot take, and counts why.

@@ -7,7 +7,7 @@ mod tag;
 
 use std::{
     io,
-    os::fd::{AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, BorrowedFd, RawFd},
     time::Duration,
 };
 
@@ -26,6 +26,16 @@ pub struct Completion {
     pub tag: Tag,
     /// Bytes read or written, or a negated errno.
     pub result: i32,
+}
+
+/// A file as reads and writes name it: one that the ring was shown before, which spares the kernel a
+/// lookup and a reference for each of them (io_uring/rsrc.c), or a plain descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Its place among the ring's files.
+    Registered(u32),
+    /// The descriptor.
+    Plain(RawFd),
 }
 
 /// Why a ring could not be made.
@@ -75,6 +85,8 @@ impl std::fmt::Debug for Inner {
 const ENTRIES: u32 = 2048;
 /// Completion entries: everything that can be in flight at a time fits.
 const COMPLETIONS: u32 = 4 * ENTRIES;
+/// Files that the ring can be shown: those of the ports with the lowest indexes.
+const FILES: u32 = 64;
 
 impl Ring {
     /// Makes the calling thread's ring: single issuer and deferred task work where the kernel has
@@ -108,6 +120,8 @@ impl Ring {
                 hint: "; registered buffers need Linux 5.19 or newer",
                 source,
             })?;
+        // Refused, plain descriptors do as well.
+        let _ = ring.submitter().register_files_sparse(FILES);
         Ok(Self(Inner::Kernel(Box::new(ring))))
     }
 
@@ -182,19 +196,49 @@ impl Ring {
         }
     }
 
-    /// Queues the write of a share to `fd`, and submits the share. It comes back when there is no room.
+    /// Shows the ring a port's file, which it keeps open until [`forget`](Self::forget). The caller keeps
+    /// the descriptor open as long.
+    pub(crate) fn show(&mut self, fd: BorrowedFd<'_>, place: Place) -> Target {
+        let plain = Target::Plain(fd.as_raw_fd());
+        let index = u32::from(place.index.0);
+        match &mut self.0 {
+            Inner::Kernel(ring) if index < FILES => {
+                match ring
+                    .submitter()
+                    .register_files_update(index, &[fd.as_raw_fd()])
+                {
+                    Ok(1) => Target::Registered(index),
+                    _ => plain,
+                }
+            }
+            _ => plain,
+        }
+    }
+
+    /// Lets go of a file. Operations that are under way keep it open until they end.
+    pub(crate) fn forget(&mut self, target: Target) {
+        if let (Inner::Kernel(ring), Target::Registered(index)) = (&mut self.0, target) {
+            let _ = ring.submitter().register_files_update(index, &[-1]);
+        }
+    }
+
+    /// Queues the write of a share to a file, and submits the share. It comes back when there is no room.
     #[inline]
     pub(crate) fn write(
         &mut self,
         pool: &mut Pool,
-        fd: BorrowedFd<'_>,
+        file: Target,
         place: Place,
         staged: Staged,
     ) -> Result<(), Staged> {
         let (from, len) = (pool.staged_address(&staged), staged.len());
         let tag = Tag::new(Op::Write, place, staged.slot_ref());
         let region = u16::from(tag.slot.region.0);
-        let entry = opcode::WriteFixed::new(types::Fd(fd.as_raw_fd()), from, len as u32, region);
+        let len32 = len as u32;
+        let entry = match file {
+            Target::Registered(i) => opcode::WriteFixed::new(types::Fixed(i), from, len32, region),
+            Target::Plain(fd) => opcode::WriteFixed::new(types::Fd(fd), from, len32, region),
+        };
         if !self.push(entry.build(), tag, from as usize, len) {
             return Err(staged);
         }
@@ -202,20 +246,24 @@ impl Ring {
         Ok(())
     }
 
-    /// Queues a read from `fd` into an empty frame's slot, and lends the slot. The frame comes back
+    /// Queues a read from a file into an empty frame's slot, and lends the slot. The frame comes back
     /// when there is no room.
     #[inline]
     pub(crate) fn read(
         &mut self,
         pool: &mut Pool,
-        fd: BorrowedFd<'_>,
+        file: Target,
         place: Place,
         empty: Frame,
     ) -> Result<(), Frame> {
         let (to, len) = pool.room(&empty);
         let tag = Tag::new(Op::Read, place, empty.slot_ref());
         let region = u16::from(tag.slot.region.0);
-        let entry = opcode::ReadFixed::new(types::Fd(fd.as_raw_fd()), to, len as u32, region);
+        let len32 = len as u32;
+        let entry = match file {
+            Target::Registered(i) => opcode::ReadFixed::new(types::Fixed(i), to, len32, region),
+            Target::Plain(fd) => opcode::ReadFixed::new(types::Fd(fd), to, len32, region),
+        };
         if !self.push(entry.build(), tag, to as usize, len) {
             return Err(empty);
         }

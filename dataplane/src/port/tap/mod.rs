@@ -9,14 +9,14 @@ mod tests;
 
 use std::{
     collections::VecDeque,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use super::{Io, Place, Port, PortFailure, Wait};
 use crate::{
     frame::{Frame, Staged},
     policy::Reason,
-    worker::ring::{Completion, Op},
+    worker::ring::{Completion, Op, Target},
 };
 
 /// An Ethernet header: the kernel answers EINVAL to anything shorter.
@@ -39,6 +39,8 @@ pub struct TapOptions {
 pub struct TapPort {
     name: String,
     queue: OwnedFd,
+    /// The queue as the ring knows it.
+    file: Target,
     options: TapOptions,
     place: Place,
     /// Shares that wait for the next flush.
@@ -60,6 +62,7 @@ impl TapPort {
     pub fn new(name: impl Into<String>, queue: OwnedFd, options: TapOptions) -> Self {
         Self {
             name: name.into(),
+            file: Target::Plain(queue.as_raw_fd()),
             queue,
             options,
             place: Place::default(),
@@ -79,7 +82,7 @@ impl TapPort {
             let Some(empty) = io.pool.alloc(region) else {
                 return;
             };
-            if let Err(empty) = io.read(self.queue.as_fd(), self.place, empty) {
+            if let Err(empty) = io.read(self.file, self.place, empty) {
                 io.pool.free(empty);
                 return;
             }
@@ -156,6 +159,7 @@ impl TapPort {
 impl Port for TapPort {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
+        self.file = io.ring.show(self.queue.as_fd(), place);
         self.staged.reserve(io.sink_cap);
         if self.options.source {
             self.park(io);
@@ -218,7 +222,7 @@ impl Port for TapPort {
 
     fn flush(&mut self, io: &mut Io) {
         while let Some(staged) = self.staged.pop_front() {
-            if let Err(staged) = io.write(self.queue.as_fd(), self.place, staged) {
+            if let Err(staged) = io.write(self.file, self.place, staged) {
                 // The ring has no room: the rest keeps its order and waits for the next turn.
                 self.staged.push_front(staged);
                 return;
@@ -260,6 +264,9 @@ impl Port for TapPort {
             let _ = io.ring.submit();
             self.parked = 0;
         }
+        // Or the ring would keep the device alive.
+        io.ring.forget(self.file);
+        self.file = Target::Plain(self.queue.as_raw_fd());
         self.dead = true;
     }
 
