@@ -132,19 +132,30 @@ impl Queue {
     ) -> Result<Measured, ForwardError> {
         let mut batch = [FrameDesc::default(); BATCH];
         let mut written = 0;
-        let mut stopwatch = None;
+        let mut stopwatch: Option<Stopwatch> = None;
+        let mut idle = false;
         while written < count {
             // SAFETY: the descriptors are of this socket's UMEM.
             let n = unsafe { self.rx.consume(&mut batch) };
             if n == 0 {
+                // Waiting for a generator that another program keeps from its core is not this loop's cost.
+                if let Some(stopwatch) = stopwatch.as_mut().filter(|_| !idle) {
+                    stopwatch.pause();
+                }
+                idle = true;
                 std::hint::spin_loop();
                 if interrupt.is_set() || generator.is_finished() {
                     break;
                 }
                 continue;
             }
-            // Set-up of the generator is over with the first frame.
-            stopwatch.get_or_insert_with(Stopwatch::start);
+            match &mut stopwatch {
+                // Set-up of the generator is over with the first frame.
+                None => stopwatch = Some(Stopwatch::start()),
+                Some(stopwatch) if idle => stopwatch.resume(),
+                Some(_) => {}
+            }
+            idle = false;
             for frame in &batch[..n] {
                 prefetch(self.base.wrapping_add(frame.addr()));
             }

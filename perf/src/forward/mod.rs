@@ -139,7 +139,9 @@ impl Measured {
 
 /// Measures the calling thread.
 struct Stopwatch {
+    /// Its processor time at the start, pauses added.
     cpu: Duration,
+    paused: Option<Duration>,
     at: Instant,
 }
 
@@ -147,11 +149,27 @@ impl Stopwatch {
     fn start() -> Self {
         Self {
             cpu: thread_time(),
+            paused: None,
             at: Instant::now(),
         }
     }
 
-    fn stop(self, frames: u64) -> Measured {
+    /// Counts no processor time from here on.
+    #[cold]
+    fn pause(&mut self) {
+        self.paused = Some(thread_time());
+    }
+
+    /// Counts again.
+    #[cold]
+    fn resume(&mut self) {
+        if let Some(paused) = self.paused.take() {
+            self.cpu += thread_time() - paused;
+        }
+    }
+
+    fn stop(mut self, frames: u64) -> Measured {
+        self.resume();
         Measured {
             frames,
             cpu: thread_time() - self.cpu,
