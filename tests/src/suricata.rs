@@ -41,7 +41,7 @@ af-packet:
     use-mmap: yes
     # Packets as they come, and not in blocks that wait to be full.
     tpacket-v3: no
-    ring-size: 20000
+    ring-size: 4096
 app-layer:
   protocols:
     http: { enabled: yes }

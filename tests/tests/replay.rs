@@ -157,7 +157,6 @@ fn device_in_a_namespace() {
     let daemon = Daemon::spawn_here(&config(&file, "pace = \"top\"").replace(name, &there)).ready();
     let listening = Listening::start(&ns, "listen0");
     let ended = daemon.wait(LIMIT);
-    eprintln!("{}", ended.stderr);
     let stats = ended.explained();
     capture::assert_same(&listening.after_the_device(), &sent);
     assert_all_written(&stats, &sent);

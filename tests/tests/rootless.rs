@@ -1,4 +1,6 @@
-//! Capture file -> TAP -> tcpdump by an ordinary user, in a user namespace of his own.
+//! Capture file -> TAP -> a tool, by an ordinary user in a user namespace of his own: as its root, and
+//! under his own number with its capabilities (tcpdump, as root, wants to become another user, of which
+//! there is none).
 
 use std::{
     fs,
@@ -14,17 +16,17 @@ use tests::{Need, Theme, Tool, capture, daemon, frames};
 fn main() -> ExitCode {
     let mut theme = Theme::new();
     // Root makes the ordinary user and his /dev/net/tun; he himself has no privilege.
-    const NEEDS: &[Need] = &[
-        Need::Root,
-        Need::Tool("tcpdump"),
-        Need::Tool("setpriv"),
-        Need::UserNamespaces,
-    ];
-    theme.test(
-        "a_capture_reaches_tcpdump",
-        NEEDS,
-        a_capture_reaches_tcpdump,
-    );
+    const NEEDS_DUMPCAP: &[Need] = &[Need::Root, Need::Tool("dumpcap"), Need::UserNamespaces];
+    const NEEDS_TCPDUMP: &[Need] = &[Need::Root, Need::Tool("tcpdump"), Need::UserNamespaces];
+    theme.test("as_its_root_to_dumpcap", NEEDS_DUMPCAP, || {
+        a_capture_reaches("unshare -Urn", "dumpcap -q -i lc0 -P -B 32 -w heard.pcap");
+    });
+    theme.test("as_himself_to_tcpdump", NEEDS_TCPDUMP, || {
+        a_capture_reaches(
+            "unshare --user --net --map-current-user --keep-caps",
+            "tcpdump -i lc0 -n -U --immediate-mode -s 9216 -B 32768 -w heard.pcap",
+        );
+    });
     theme.run()
 }
 
@@ -35,29 +37,26 @@ set -e
 mknod tun c 10 200
 chmod 666 tun
 mount --bind tun /dev/net/tun
-exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs unshare -Urn sh inner
+exec setpriv --reuid 65534 --regid 65534 --clear-groups --no-new-privs $UNSHARE sh ./inner
 "#;
 
-/// As the ordinary user, root of a user and network namespace.
+/// As the ordinary user, in a user and a network namespace.
 const INNER: &str = r#"
 ./dataplane --config dp.toml --summary summary.json &
 daemon=$!
 tries=0
-until ip link show dev lc0 >/dev/null 2>&1; do
+until ip link show dev lc0 up 2>/dev/null | grep -q lc0; do
     tries=$((tries + 1))
     [ $tries -lt 200 ] || exit 97
     kill -0 $daemon || { wait $daemon; exit $?; }
     sleep 0.05
 done
-tcpdump -i lc0 -Z root -n -U --immediate-mode -s 9216 -B 32768 -w heard.pcap &
-listening=$!
+timeout 30 $LISTEN -c $COUNT || echo "the listener: $?"
+kill -TERM $daemon
 wait $daemon
-code=$?
-wait $listening
-exit $code
 "#;
 
-fn a_capture_reaches_tcpdump() {
+fn a_capture_reaches(unshare: &str, listen: &str) {
     let folder = daemon::folder();
     let at = |name: &str| folder.path().join(name);
     let sent = frames::mixed(500, 1514);
@@ -67,7 +66,11 @@ fn a_capture_reaches_tcpdump() {
     let config = format!(
         "{}\n[ports.sample]\nkind = 'pcap'\npath = 'sample.pcap'\npace = 'top'\n\
          [ports.lc0]\nkind = 'tap'\nwait_for_consumer = '20s'\n\
-         [[pipelines]]\nfrom = ['sample']\nto = ['lc0']\n",
+         [[pipelines]]\nfrom = ['sample']\nto = ['lc0']\n\
+         # Its second frame is due after the test: until then lc0 stays, and what listens loses nothing.\n\
+         [ports.slow]\nkind = 'pcap'\npath = 'sample.pcap'\npace = {{ pps = 0.001 }}\n\
+         [ports.beside]\nkind = 'tap'\n\
+         [[pipelines]]\nfrom = ['slow']\nto = ['beside']\n",
         daemon::preamble(&at("control.sock"))
     );
     write(&at("dp.toml"), &config);
@@ -77,7 +80,11 @@ fn a_capture_reaches_tcpdump() {
     chown(folder.path(), Some(65534), Some(65534)).expect("root");
 
     let output = Tool::new("unshare")
-        .args(["--mount", "sh", "-c"])
+        .args(["--mount", "env"])
+        .arg(format!("UNSHARE={unshare}"))
+        .arg(format!("LISTEN={listen}"))
+        .arg(format!("COUNT={}", sent.len()))
+        .args(["sh", "-c"])
         .arg(format!("cd {} && . ./outer", folder.path().display()))
         .limit(Duration::from_secs(60))
         .output();
