@@ -297,14 +297,19 @@ pub struct Listening {
 impl Listening {
     /// Starts it on an interface; answers when it listens.
     pub fn start(ns: &Netns, interface: &str) -> Self {
-        let mut started = Self::spawn(ns, interface);
+        Self::start_with(ns, interface, "")
+    }
+
+    /// The same for the frames only that a filter of tcpdump lets through.
+    pub fn start_with(ns: &Netns, interface: &str, filter: &str) -> Self {
+        let mut started = Self::spawn(ns, interface, filter);
         started
             .running
             .wait_for_stderr("listening on", Duration::from_secs(10));
         started
     }
 
-    fn spawn(ns: &Netns, interface: &str) -> Self {
+    fn spawn(ns: &Netns, interface: &str, filter: &str) -> Self {
         let folder = crate::daemon::folder();
         let file = folder.path().join("heard.pcap");
         let running = ns
@@ -314,6 +319,7 @@ impl Listening {
             // divided into slots of the snapshot length, hence not the default of 256 KiB.
             .args(["--immediate-mode", "-s", "9216", "-B", "131072", "-w"])
             .arg(&file)
+            .arg(filter)
             .spawn();
         Self {
             running,

@@ -7,6 +7,7 @@
 pub mod capture;
 pub mod daemon;
 pub mod frames;
+pub mod http;
 pub mod needs;
 pub mod net;
 pub mod process;

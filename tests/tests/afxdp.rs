@@ -5,7 +5,7 @@ use std::{process::ExitCode, time::Duration};
 
 use control::stats::{PipelineStats, Stats};
 use dataplane::packet::{
-    build::{Extension, FragmentField, FrameBuilder, Ipv4, Ipv6, Tag},
+    build::{Extension, FragmentField, FrameBuilder, Icmp, Ipv4, Ipv6, Tag},
     tcp_flags,
 };
 use tests::{
@@ -247,22 +247,41 @@ fn replies() {
     let (client, server) = ((CLIENT, 40_000), (SERVER, 80));
     let there = |flags| frames::tcp(client, server, flags);
     let back = |flags| frames::tcp(server, client, flags);
+    // Echo is kind 8, its reply kind 0.
+    let echo = |from, to, kind| {
+        let icmp = Icmp {
+            kind,
+            ..Icmp::default()
+        };
+        let frame = FrameBuilder::new().ipv4(Ipv4::new(from, to)).icmp(icmp);
+        frame.pad_to(60).to_vec().expect("short enough")
+    };
     let passing = [
         there(tcp_flags::SYN),
         back(tcp_flags::SYN | tcp_flags::ACK),
         there(tcp_flags::ACK),
         back(tcp_flags::RST),
+        echo(CLIENT, SERVER, 8),
+        echo(SERVER, CLIENT, 0),
     ];
     let denied = [
         back(tcp_flags::SYN),
         back(0),
         frames::tcp((SERVER, 81), client, tcp_flags::ACK),
+        echo(SERVER, CLIENT, 8),
+        echo(CLIENT, SERVER, 0),
     ];
     let sent: Vec<_> = passing.iter().chain(&denied).cloned().collect();
-    let policy = "allow = [{ proto = \"tcp\", to = \"10.0.0.2\", ports = \"80\", replies = true }]";
+    let policy = "allow = [
+        { proto = \"tcp\", to = \"10.0.0.2\", ports = \"80\", replies = true },
+        { proto = \"icmp\", icmp = \"echo\", to = \"10.0.0.2\", replies = true },
+    ]";
     let (heard, stats, _) = bench.pass("", Some(policy), &sent);
     capture::assert_same(&heard, &passing);
-    assert_eq!(dropped(&stats.pipelines[0], "not_allowed"), 3);
+    assert_eq!(
+        dropped(&stats.pipelines[0], "not_allowed"),
+        denied.len() as u64
+    );
 }
 
 fn arp_refused() {
