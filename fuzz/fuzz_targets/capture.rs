@@ -72,6 +72,21 @@ fn read(stream: impl Read) -> Outcome {
     outcome
 }
 
+/// What a decompressor hands out before it notices that its input is corrupt depends on how much it was
+/// given at a time; of a plain file nothing does.
+fn is_compressed(file: &[u8]) -> bool {
+    matches!(
+        file,
+        [0x1f, 0x8b, ..] | [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..]
+    )
+}
+
 fuzz_target!(|file: &[u8]| {
-    assert_eq!(read(file), read(Trickle(file)));
+    let (whole, trickled) = (read(file), read(Trickle(file)));
+    if is_compressed(file) && (whole.error.is_some() || trickled.error.is_some()) {
+        let common = whole.frames.len().min(trickled.frames.len());
+        assert_eq!(whole.frames[..common], trickled.frames[..common]);
+    } else {
+        assert_eq!(whole, trickled);
+    }
 });
