@@ -6,6 +6,7 @@
 //! is dropped.
 
 pub mod ethtool;
+pub mod ledger;
 pub mod listeners;
 pub mod monitor;
 pub mod netlink;

@@ -2,12 +2,14 @@
 //!
 //! A tag that the card has taken out of the frame, or a sender never put in, is not in what XDP sees: to a
 //! policy it is another frame. LRO and hardware GRO hand up frames that never were on the wire. The
-//! features are named as `ethtool -k` names them (net/ethtool/common.c, `netdev_features_strings`).
+//! features are named as `ethtool -k` names them (net/ethtool/common.c, `netdev_features_strings`). What is
+//! turned off is put on record ([`ledger`](super::ledger)) for as long as it is.
 
 use std::{collections::HashMap, fmt, fs};
 
 use super::{
     ethtool::{Ethtool, EthtoolError, Feature},
+    ledger::{self, Entry, Ledger, Record, Stale},
     netlink::{Link, Lower, Netlink, NetlinkError},
     netns::NetNs,
 };
@@ -106,6 +108,8 @@ pub enum State {
     Right,
     /// It was on and is now off; the guard puts it back.
     Changed,
+    /// A run that was killed left it off; the guard turns it on again.
+    Adopted,
     /// It is on, and was left so.
     On,
     /// It is on and could not be turned off, or cannot be looked at.
@@ -132,6 +136,7 @@ impl fmt::Display for State {
         f.write_str(match self {
             Self::Right => "off",
             Self::Changed => "turned off",
+            Self::Adopted => "left off by a run that was killed, on again at the end of this one",
             Self::On => "left on",
             Self::OutOfReach => "out of reach",
         })
@@ -177,18 +182,20 @@ pub fn lines<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<String>
 }
 
 /// Turned-off offloads of one interface; dropping it turns them on again, if the interface is still there.
-/// The privilege to change features (CAP_NET_ADMIN) is needed at that moment, too.
+/// The privilege to change features (CAP_NET_ADMIN) is needed at that moment, too. The record goes with it,
+/// unless they could not be turned on.
 #[derive(Debug)]
 pub struct OffloadGuard {
     ethtool: Ethtool,
     netlink: Netlink,
     ifindex: u32,
-    changed: Vec<&'static str>,
+    changed: Vec<String>,
+    entry: Option<Entry>,
 }
 
 impl OffloadGuard {
     /// The features that will be turned on again.
-    pub fn changed(&self) -> &[&'static str] {
+    pub fn changed(&self) -> &[String] {
         &self.changed
     }
 }
@@ -196,8 +203,16 @@ impl OffloadGuard {
 impl Drop for OffloadGuard {
     fn drop(&mut self) {
         // By index: the interface may have another name by now, and its name may be another's.
-        if let Ok(Some(link)) = self.netlink.link_by_index(self.ifindex) {
-            let _ = self.ethtool.set(&link.name, &self.changed, true);
+        let undone = match self.netlink.link_by_index(self.ifindex) {
+            Ok(Some(link)) => {
+                let changed: Vec<&str> = self.changed.iter().map(String::as_str).collect();
+                self.ethtool.set(&link.name, &changed, true).is_ok()
+            }
+            Ok(None) => true,
+            Err(_) => false,
+        };
+        if undone && let Some(entry) = self.entry.take() {
+            entry.remove();
         }
     }
 }
@@ -233,6 +248,16 @@ pub fn apply(
     choice: OffloadChoice,
     skb: bool,
 ) -> Result<Offloads, OffloadError> {
+    apply_on_record(&Ledger::system(), ns, interface, choice, skb)
+}
+
+fn apply_on_record(
+    ledger: &Ledger,
+    ns: &NetNs,
+    interface: &str,
+    choice: OffloadChoice,
+    skb: bool,
+) -> Result<Offloads, OffloadError> {
     let mut netlink = Netlink::open(ns)?;
     let link = netlink
         .link_by_name(interface)?
@@ -248,7 +273,8 @@ pub fn apply(
         findings: Vec::new(),
         guards: Vec::new(),
     };
-    offloads.interface(ns, &link, &wanted, choice == OffloadChoice::Fix)?;
+    let record = (choice == OffloadChoice::Fix).then_some(ledger);
+    offloads.interface(ns, &link, &wanted, record)?;
     if link.is_veth() {
         let mut wanted = PEER.to_vec();
         if skb {
@@ -257,8 +283,8 @@ pub fn apply(
         match peer(&mut netlink, ns, &link) {
             // In the port's own namespace it is in reach like the port itself.
             Some((peer_ns, peer, same)) => {
-                let fix = same && choice == OffloadChoice::Fix;
-                offloads.interface(&peer_ns, &peer, &wanted, fix)?;
+                let record = record.filter(|_| same);
+                offloads.interface(&peer_ns, &peer, &wanted, record)?;
             }
             None => offloads
                 .findings
@@ -285,12 +311,13 @@ pub fn apply(
 }
 
 impl Offloads {
+    /// With `fix`, what is on is turned off, and what a killed run left off is taken over.
     fn interface(
         &mut self,
         ns: &NetNs,
         link: &Link,
         wanted: &[(&'static str, &'static str)],
-        fix: bool,
+        fix: Option<&Ledger>,
     ) -> Result<(), OffloadError> {
         let ethtool = Ethtool::open(ns)?;
         let before = ethtool.features(&link.name)?;
@@ -299,31 +326,49 @@ impl Offloads {
             .map(|(feature, _)| *feature)
             .filter(|feature| before.get(*feature).is_some_and(|f| f.active))
             .collect();
+        let stale = fix.map_or_else(Vec::new, |ledger| stale(ledger, ns, link));
+        let adopted = left_off(&stale, &before);
         let mut after = HashMap::new();
-        if fix && !on.is_empty() {
+        if let Some(ledger) = fix
+            && !(on.is_empty() && adopted.is_empty())
+        {
+            // On record before it is done: whatever happens in between is known. What the driver will
+            // not turn off is seen to be on by whoever reads the record.
+            let mut changed: Vec<String> = on.iter().map(|&feature| feature.to_owned()).collect();
+            changed.extend(adopted.iter().cloned());
+            let mut guard = OffloadGuard {
+                ethtool,
+                netlink: Netlink::open(ns)?,
+                ifindex: link.ifindex,
+                entry: Record::new(ns, link, &changed).and_then(|record| ledger.write(&record)),
+                // Nothing yet, should the following fail.
+                changed: Vec::new(),
+            };
             // A refusal of one shows in what is read afterwards.
-            let refused = ethtool.set(&link.name, &on, false);
-            after = ethtool.features(&link.name)?;
-            let changed: Vec<&'static str> = on
-                .iter()
-                .copied()
-                .filter(|feature| is_off(&after, feature))
-                .collect();
-            if changed.is_empty() {
+            let refused = guard.ethtool.set(&link.name, &on, false);
+            guard.changed.clone_from(&changed);
+            after = guard.ethtool.features(&link.name)?;
+            changed.retain(|feature| is_off(&after, feature));
+            let nothing = changed.is_empty();
+            guard.changed = changed;
+            if nothing {
                 refused?;
             } else {
-                self.guards.push(OffloadGuard {
-                    ethtool,
-                    netlink: Netlink::open(ns)?,
-                    ifindex: link.ifindex,
-                    changed,
-                });
+                if guard.entry.is_some() {
+                    discard(&stale);
+                }
+                self.guards.push(guard);
             }
+        } else {
+            // Nothing of what they say is still so.
+            discard(&stale);
         }
         for &(feature, why) in wanted {
-            let state = if !on.contains(&feature) {
+            let state = if adopted.iter().any(|adopted| adopted == feature) {
+                State::Adopted
+            } else if !on.contains(&feature) {
                 State::Right
-            } else if !fix {
+            } else if fix.is_none() {
                 State::On
             } else if is_off(&after, feature) {
                 State::Changed
@@ -340,7 +385,45 @@ impl Offloads {
                 command,
             });
         }
+        // What the killed run had to turn off and this one has no need to, as it runs in another mode.
+        for (feature, why) in [&OWN[..], &OWN_SKB, &PEER, &PEER_SKB].concat() {
+            if adopted.iter().any(|adopted| adopted == feature)
+                && !wanted.iter().any(|(wanted, _)| *wanted == feature)
+            {
+                self.findings.push(Finding {
+                    interface: link.name.clone(),
+                    feature,
+                    why,
+                    state: State::Adopted,
+                    command: None,
+                });
+            }
+        }
         Ok(())
+    }
+}
+
+/// What killed runs have on record about an interface.
+fn stale(ledger: &Ledger, ns: &NetNs, link: &Link) -> Vec<Stale> {
+    ledger::inode(ns).map_or_else(Vec::new, |inode| ledger.stale_of(inode, link.ifindex))
+}
+
+/// Which of the features on record are still off, each once.
+fn left_off(stale: &[Stale], features: &HashMap<String, Feature>) -> Vec<String> {
+    let mut left: Vec<String> = Vec::new();
+    for feature in stale.iter().flat_map(|stale| &stale.record.features) {
+        let off = features.get(feature).is_some_and(|f| !f.active);
+        if off && !left.contains(feature) {
+            left.push(feature.clone());
+        }
+    }
+    left
+}
+
+fn discard(stale: &[Stale]) {
+    for stale in stale {
+        // One that cannot be removed is read again, and then says what is so no more.
+        let _ = ledger::discard(&stale.path);
     }
 }
 
@@ -411,38 +494,107 @@ mod tests {
 
     #[test]
     fn what_was_turned_off_is_turned_on_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let ledger = Ledger::at(directory.path().join("changed"));
         in_new_netns(|| {
             let ns = NetNs::own();
             let tap = Tap::create(&ns, &TapOptions::active("off0")).unwrap();
             let ethtool = Ethtool::open(&ns).unwrap();
             let gro = || ethtool.features("off0").unwrap()["rx-gro"].active;
+            let apply = |choice, skb| apply_on_record(&ledger, &ns, "off0", choice, skb);
             assert!(gro());
-            let kept = apply(&ns, "off0", OffloadChoice::Keep, true).unwrap();
+            let kept = apply(OffloadChoice::Keep, true).unwrap();
             assert!(gro() && kept.guards.is_empty());
             assert_eq!(
                 lines(kept.remarkable()),
                 ["off0: left on: rx-gro (merges received frames); run: ethtool -K off0 rx-gro off"]
             );
-            let error = apply(&ns, "off0", OffloadChoice::Require, true).unwrap_err();
+            let error = apply(OffloadChoice::Require, true).unwrap_err();
             assert!(
                 error.to_string().contains("off0: left on: rx-gro"),
                 "{error}"
             );
-            let native = apply(&ns, "off0", OffloadChoice::Require, false).unwrap();
+            let native = apply(OffloadChoice::Require, false).unwrap();
             assert_eq!(native.remarkable().count(), 0);
 
-            let fixed = apply(&ns, "off0", OffloadChoice::Fix, true).unwrap();
+            let fixed = apply(OffloadChoice::Fix, true).unwrap();
             assert!(!gro());
             assert_eq!(fixed.guards[0].changed(), ["rx-gro"]);
-            apply(&ns, "off0", OffloadChoice::Require, true).unwrap();
+            apply(OffloadChoice::Require, true).unwrap();
+            assert_eq!(records(&directory).len(), 1);
             drop(fixed);
             assert!(gro());
+            assert_eq!(records(&directory), []);
 
             // An interface that is gone is left alone.
-            let fixed = apply(&ns, "off0", OffloadChoice::Fix, true).unwrap();
+            let fixed = apply(OffloadChoice::Fix, true).unwrap();
             drop(tap);
             drop(fixed);
+            assert_eq!(records(&directory), []);
         });
+    }
+
+    fn records(directory: &tempfile::TempDir) -> Vec<Record> {
+        let Ok(files) = fs::read_dir(directory.path().join("changed")) else {
+            return Vec::new();
+        };
+        files
+            .map(|file| serde_json::from_slice(&fs::read(file.unwrap().path()).unwrap()).unwrap())
+            .collect()
+    }
+
+    #[test]
+    fn what_a_killed_run_left_off_is_taken_over() {
+        // What the dead run has on record, how the feature stands now, whether the new run is in skb mode,
+        // what it takes over.
+        let cases: [(&[&str], bool, bool, &[&str]); 5] = [
+            (&["rx-gro"], false, true, &["rx-gro"]),
+            (&["rx-gro"], false, false, &["rx-gro"]),
+            (&["rx-gro", "rx-gro"], false, true, &["rx-gro"]),
+            // Somebody has turned it on again: it is this run's own to turn off, or no matter.
+            (&["rx-gro", "no-such"], true, true, &[]),
+            (&["rx-gro", "no-such"], true, false, &[]),
+        ];
+        for (recorded, on, skb, adopted) in cases {
+            let directory = tempfile::tempdir().unwrap();
+            let ledger = Ledger::at(directory.path().join("changed"));
+            in_new_netns(|| {
+                let ns = NetNs::own();
+                let _tap = Tap::create(&ns, &TapOptions::active("off0")).unwrap();
+                let ethtool = Ethtool::open(&ns).unwrap();
+                let gro = || ethtool.features("off0").unwrap()["rx-gro"].active;
+                ethtool.set("off0", &["rx-gro"], on).unwrap();
+                let link = Netlink::open(&ns).unwrap().link_by_name("off0");
+                let features: Vec<String> = recorded.iter().map(|&f| f.to_owned()).collect();
+                let mut dead = Record::new(&ns, &link.unwrap().unwrap(), &features).unwrap();
+                dead.started -= 1;
+                ledger.write(&dead).unwrap();
+                // Of another interface: not touched.
+                dead.ifindex += 1;
+                ledger.write(&dead).unwrap();
+
+                // Looking on takes nothing over.
+                apply_on_record(&ledger, &ns, "off0", OffloadChoice::Keep, skb).unwrap();
+                assert_eq!(records(&directory).len(), 2);
+
+                let run = apply_on_record(&ledger, &ns, "off0", OffloadChoice::Fix, skb).unwrap();
+                let taken: Vec<_> = run
+                    .findings
+                    .iter()
+                    .filter(|finding| finding.state == State::Adopted)
+                    .map(|finding| finding.feature)
+                    .collect();
+                assert_eq!(taken, adopted, "{recorded:?} {on} {skb}");
+                assert_eq!(gro(), on && !skb);
+                let mut left = records(&directory);
+                left.retain(|record| record.ifindex != dead.ifindex);
+                assert!(left.iter().all(Record::is_live), "{left:?}");
+                assert_eq!(left.len(), run.guards.len());
+                drop(run);
+                assert!(gro());
+                assert_eq!(records(&directory), [dead]);
+            });
+        }
     }
 
     #[test]
