@@ -374,6 +374,18 @@ impl Pool {
             .prefetch(frame.slot, frame.offset as usize);
     }
 
+    /// Asks the processor for the first cache lines of frames that the kernel has filled and that will be
+    /// received soon. What lies outside the region is passed over: [`receive`](Self::receive) refuses it.
+    #[inline]
+    pub fn expect(&self, id: RegionId, frames: impl Iterator<Item = (u32, usize)>) {
+        let region = self.region(id);
+        for (slot, offset) in frames {
+            if slot < region.slots() && offset < region.slot_size() {
+                region.prefetch(slot, offset);
+            }
+        }
+    }
+
     /// Begins a batch that was received at `now`: what is staged from here on belongs to it.
     #[inline]
     pub fn begin_batch(&mut self, now: u64) {

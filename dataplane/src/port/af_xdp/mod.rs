@@ -60,6 +60,9 @@ pub struct AfXdpPort<R: Rings = XskRings> {
     in_kernel: usize,
     polling: bool,
     received: Vec<Received>,
+    /// Taken from the ring for the next call, and asked for from memory: their first bytes come from the
+    /// core that received them while this one still writes the frames before.
+    ahead: Vec<Received>,
     slots: Vec<u32>,
     transmits: Vec<Transmit>,
 }
@@ -94,6 +97,7 @@ impl<R: Rings> AfXdpPort<R> {
             in_kernel: 0,
             polling: false,
             received: Vec::with_capacity(CHUNK),
+            ahead: Vec::with_capacity(CHUNK),
             slots: Vec::with_capacity(CHUNK),
             transmits: Vec::with_capacity(CHUNK),
         }
@@ -242,7 +246,9 @@ impl<R: Rings> Port for AfXdpPort<R> {
 
     fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
         self.received.clear();
-        self.rings.receive(budget, &mut self.received);
+        let begun = budget.min(self.ahead.len());
+        self.received.extend(self.ahead.drain(..begun));
+        self.rings.receive(budget - begun, &mut self.received);
         let rx = &mut io.counters[self.place.index.0 as usize].rx;
         for received in &self.received {
             let from = SlotRef {
@@ -263,6 +269,15 @@ impl<R: Rings> Port for AfXdpPort<R> {
             }
         }
         self.lent -= self.received.len().min(self.lent);
+        if self.ahead.is_empty() && self.received.len() == budget {
+            self.rings.receive(budget, &mut self.ahead);
+            io.pool.expect(
+                self.region,
+                self.ahead
+                    .iter()
+                    .map(|next| (next.slot, next.offset as usize)),
+            );
+        }
         self.refill(io, CHUNK / 2);
     }
 
@@ -273,7 +288,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
                 self.polling = io.ring.poll(self.rings.fd(), Op::Poll, self.place);
             }
             // Frames that came before the poll was armed do not complete it.
-            if self.rings.readable() || !self.polling {
+            if !self.ahead.is_empty() || self.rings.readable() || !self.polling {
                 return Wait::Ready;
             }
         }
@@ -349,6 +364,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
         // Frames that the kernel had received and we had not.
         loop {
             self.received.clear();
+            self.received.append(&mut self.ahead);
             self.rings.receive(CHUNK, &mut self.received);
             if self.received.is_empty() {
                 break;

@@ -85,12 +85,14 @@ pub struct XskRings {
     fresh: Vec<FrameDesc>,
     /// 64 descriptors to pass to and fro.
     scratch: Vec<FrameDesc>,
-    slot_size: usize,
+    /// The slot's size is 1 << this: a division a frame shows.
+    slot_shift: u32,
     tx_size: usize,
 }
 
 impl XskRings {
-    /// Rings of a socket just made over `umem`, whose descriptors are `fresh`.
+    /// Rings of a socket just made over `umem`, whose descriptors are `fresh`. `slot_size` is a power of
+    /// two: the kernel takes no other.
     pub(super) fn new(
         (rx, tx): (RxQueue, TxQueue),
         (fill, completion): (FillQueue, CompQueue),
@@ -107,7 +109,7 @@ impl XskRings {
             umem,
             fresh,
             scratch: vec![FrameDesc::default(); CHUNK],
-            slot_size,
+            slot_shift: slot_size.trailing_zeros(),
             tx_size,
         }
     }
@@ -122,8 +124,8 @@ impl Rings for XskRings {
         let n = unsafe { self.rx.consume(&mut self.scratch[..max]) };
         for desc in &self.scratch[..n] {
             into.push(Received {
-                slot: (desc.addr() / self.slot_size) as u32,
-                offset: (desc.addr() % self.slot_size) as u32,
+                slot: (desc.addr() >> self.slot_shift) as u32,
+                offset: (desc.addr() & ((1 << self.slot_shift) - 1)) as u32,
                 len: desc.lengths().data() as u32,
             });
         }
@@ -207,7 +209,7 @@ impl Rings for XskRings {
         // SAFETY: the completion ring belongs to a socket over `self.umem`; nothing reads memory.
         let n = unsafe { self.completion.consume(&mut self.scratch[..CHUNK]) };
         for desc in &self.scratch[..n] {
-            into.push((desc.addr() / self.slot_size) as u32);
+            into.push((desc.addr() >> self.slot_shift) as u32);
         }
     }
 

@@ -229,6 +229,35 @@ fn a_source_lends_all_its_slots_and_gets_each_frame_once() {
 }
 
 #[test]
+fn frames_taken_ahead_keep_their_order_and_are_never_forgotten() {
+    let mut b = bench(true, false, 100);
+    for number in 0..150u8 {
+        assert!(b.kernel(|k| k.deliver(&[number; 60])));
+    }
+    let mut batch = Vec::new();
+    for (received, left_to_the_kernel) in [(64, 22), (128, 0)] {
+        b.port.receive(&mut b.io, &mut batch, 64);
+        assert_eq!(batch.len(), received);
+        assert_eq!(b.io.counters[0].rx.frames, received as u64);
+        assert_eq!(b.kernel(|k| k.rx.len()), left_to_the_kernel);
+        b.law();
+    }
+    assert_eq!(
+        b.port.wait(&mut b.io),
+        Wait::Ready,
+        "22 frames are not in the ring any more, nor in a batch"
+    );
+    for (number, frame) in batch.drain(..).enumerate() {
+        assert_eq!(b.io.pool.bytes(&frame)[0], number as u8);
+        b.io.pool.free(frame);
+    }
+    b.port.close(&mut b.io, Reason::LinkDown);
+    b.law();
+    let rx = b.io.counters[0].rx;
+    assert_eq!((rx.frames, rx.dropped.get(Reason::LinkDown)), (150, 22));
+}
+
+#[test]
 fn a_port_that_also_transmits_keeps_a_quarter_of_its_slots() {
     let b = bench(true, true, 100);
     assert_eq!(b.kernel(|k| k.fill.len()), SLOTS as usize * 3 / 4);
