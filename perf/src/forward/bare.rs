@@ -124,6 +124,17 @@ impl Queue {
         })
     }
 
+    /// Takes what has arrived, and asks for its first bytes.
+    #[inline]
+    fn receive(&mut self, batch: &mut [FrameDesc; BATCH]) -> usize {
+        // SAFETY: the descriptors are of this socket's UMEM.
+        let n = unsafe { self.rx.consume(batch) };
+        for frame in &batch[..n] {
+            prefetch(self.base.wrapping_add(frame.addr()));
+        }
+        n
+    }
+
     fn forward(
         &mut self,
         count: u64,
@@ -131,13 +142,17 @@ impl Queue {
         interrupt: &Interrupt,
     ) -> Result<Measured, ForwardError> {
         let mut batch = [FrameDesc::default(); BATCH];
+        let mut ahead = [FrameDesc::default(); BATCH];
         let mut written = 0;
         let mut stopwatch: Option<Stopwatch> = None;
         let mut idle = false;
+        // The next batch is asked for from memory while the kernel still takes this one.
+        let mut next = 0;
         while written < count {
-            // SAFETY: the descriptors are of this socket's UMEM.
-            let n = unsafe { self.rx.consume(&mut batch) };
-            if n == 0 {
+            std::mem::swap(&mut batch, &mut ahead);
+            let n = next;
+            next = self.receive(&mut ahead);
+            if n == 0 && next == 0 {
                 // Waiting for a generator that another program keeps from its core is not this loop's cost.
                 if let Some(stopwatch) = stopwatch.as_mut().filter(|_| !idle) {
                     stopwatch.pause();
@@ -156,8 +171,8 @@ impl Queue {
                 Some(_) => {}
             }
             idle = false;
-            for frame in &batch[..n] {
-                prefetch(self.base.wrapping_add(frame.addr()));
+            if n == 0 {
+                continue;
             }
             for frame in &batch[..n] {
                 let bytes = self.base.wrapping_add(frame.addr());
