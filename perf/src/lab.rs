@@ -26,7 +26,7 @@ pub const UPLINK: &str = "up0";
 pub enum LabError {
     /// Not root.
     #[error(
-        "dpbench makes interfaces and loads BPF programs, in a network namespace of its own: run it with sudo"
+        "making interfaces and loading BPF programs, in a network namespace of its own, takes root: run it with sudo"
     )]
     NotRoot,
     /// Too few cores, or not those that were asked for.

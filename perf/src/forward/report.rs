@@ -214,8 +214,8 @@ impl fmt::Display for Report {
         }
         writeln!(
             f,
-            "\n{:>5}  {:<25} {:<25} {}",
-            "bytes", "dataplane / TAP floor", "dataplane / bare loop", "not forwarded"
+            "\n{:>5}  {:<25} {:<25} not forwarded",
+            "bytes", "dataplane / TAP floor", "dataplane / bare loop"
         )?;
         for size in &self.sizes {
             let ratio = |s: Spread| format!("{:.3} ({:.3} - {:.3})", s.median, s.min, s.max);
