@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// How long a worker may take to answer before it counts as stuck: far more than a batch.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// What the control plane has to know of a worker.
 #[derive(Debug)]
@@ -246,6 +246,7 @@ impl Engine {
     }
 
     fn drain(&mut self) {
+        let mut ended = Vec::new();
         for (number, worker) in self.workers.iter_mut().enumerate() {
             while let Some(message) = worker.mailbox.receive() {
                 match message {
@@ -267,18 +268,11 @@ impl Engine {
                 && let Some(thread) = worker.thread.take()
             {
                 worker.awaited = false;
-                match thread.join() {
-                    Ok(Ok(report)) => worker.last = report,
-                    Ok(Err(message)) => self.events.push(Event::Panicked {
-                        worker: number,
-                        message,
-                    }),
-                    Err(_) => self.events.push(Event::Panicked {
-                        worker: number,
-                        message: "a panic while it unwound".to_owned(),
-                    }),
-                }
+                ended.push((number, thread));
             }
+        }
+        for (number, thread) in ended {
+            self.join(number, thread);
         }
     }
 
@@ -302,17 +296,36 @@ impl Engine {
         self.workers.iter().map(|w| w.last.clone()).collect()
     }
 
-    /// Stops all workers, each after it has written or counted everything it holds, and answers with
-    /// their last reports.
-    pub fn stop(&mut self) -> Vec<Report> {
+    /// Tells all workers to stop, without waiting for them.
+    pub fn begin_stop(&self) {
         for worker in &self.workers {
             worker.send(Command::Stop);
         }
-        for worker in &mut self.workers {
-            if let Some(thread) = worker.thread.take()
-                && let Ok(Ok(report)) = thread.join()
-            {
-                worker.last = report;
+    }
+
+    /// Takes what a worker's thread leaves: its last report, or its panic.
+    fn join(&mut self, number: usize, thread: JoinHandle<Result<Report, String>>) {
+        let message = match thread.join() {
+            Ok(Ok(report)) => {
+                self.workers[number].last = report;
+                return;
+            }
+            Ok(Err(message)) => message,
+            Err(_) => "a panic while it unwound".to_owned(),
+        };
+        self.events.push(Event::Panicked {
+            worker: number,
+            message,
+        });
+    }
+
+    /// Stops all workers, each after it has written or counted everything it holds, and answers with
+    /// their last reports.
+    pub fn stop(&mut self) -> Vec<Report> {
+        self.begin_stop();
+        for number in 0..self.workers.len() {
+            if let Some(thread) = self.workers[number].thread.take() {
+                self.join(number, thread);
             }
         }
         self.drain();

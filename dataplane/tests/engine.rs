@@ -169,6 +169,40 @@ fn a_panic_is_told_and_the_other_worker_runs_on() {
 }
 
 #[test]
+fn a_panic_before_the_stop_is_told_after_it() {
+    let fuse = Arc::default();
+    let mut engine = start(vec![spec(cores()[0], &fuse, None)]);
+    eventually(|| (engine.reports()[0].ports[0].rx.frames > 0).then_some(()));
+    fuse.store(1, Ordering::Relaxed);
+    std::thread::sleep(Duration::from_millis(20));
+    engine.stop();
+    let events = engine.events();
+    assert!(
+        matches!(&events[..], [Event::Panicked { worker: 0, message }] if message == "the fuse has burnt"),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn a_silent_pipeline_acknowledges_beside_a_busy_one() {
+    let mut busy = Publisher::new(Snapshot::compile(&policy(vec![]), 1).expect("compiles"));
+    let mut silent = Publisher::new(Snapshot::compile(&policy(vec![]), 1).expect("compiles"));
+    let mut spec = spec(cores()[0], &Arc::default(), Some(&mut busy));
+    spec.pipelines.push(PipelineSpec {
+        sources: Vec::new(),
+        policy: Some(silent.reader()),
+        sinks: vec![PortIndex(1)],
+    });
+    let mut engine = start(vec![spec]);
+    for generation in 2..20 {
+        let snapshot = Snapshot::compile(&policy(vec![]), generation).expect("compiles");
+        silent.publish(snapshot);
+        assert!(silent.wait_acknowledged(generation, Duration::from_secs(5)));
+    }
+    engine.stop();
+}
+
+#[test]
 fn every_report_obeys_the_laws_while_frames_run() {
     let mut engine = start(vec![spec(cores()[0], &Arc::default(), None)]);
     for _ in 0..200 {

@@ -59,8 +59,16 @@ use crate::{
 /// opens one socket a thread, one after the other, and discards what comes before the last.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// How soon a port whose interface came back, but could not be opened, is tried again.
-const RETRY: Duration = Duration::from_millis(250);
+/// How soon a port whose interface came back, but could not be opened, is tried again. The kernel takes
+/// some 15 ms over the socket that had its queue before.
+const RETRY: Duration = Duration::from_millis(50);
+
+/// How often that fails before it is worth a line.
+const TRIES: u32 = 20;
+
+/// How long a device outlives the end of all sources while somebody listens on it: a listener that has a
+/// frame in its ring loses it with the device. libpcap hands over a ring block after at most a second.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// One configured port: its device, and where its queues are.
 struct Live {
@@ -69,8 +77,8 @@ struct Live {
     units: Vec<Place>,
     /// When to try again to open it.
     retry: Option<Instant>,
-    /// Whether the last try failed: reported once.
-    complained: bool,
+    /// How many tries have failed.
+    tries: u32,
     /// Whether it can do no more.
     failed: bool,
     source: bool,
@@ -124,6 +132,8 @@ pub struct Daemon {
     quiet: bool,
     /// Set for the threads that wait for listeners.
     ending: Arc<AtomicBool>,
+    /// All sources have ended: until when listeners are waited for, and the exit code.
+    leaving: Option<(Instant, u8)>,
     finished: BTreeSet<usize>,
 }
 
@@ -175,7 +185,13 @@ impl Daemon {
                     Err(mpsc::TryRecvError::Empty) => {}
                 }
             }
-            let timeout = self.next_retry();
+            if let Some((until, leaving)) = self.leaving
+                && (Instant::now() >= until || !self.listened())
+            {
+                code = Some(leaving);
+                break;
+            }
+            let timeout = self.next_wakeup();
             code = self.wait(
                 wake.as_deref().ok(),
                 if held {
@@ -285,7 +301,10 @@ impl Daemon {
                             .any(|p| p.worker == worker && p.index == port)
                     }) {
                         Self::complain(&format!("port {}: {failure}", live.name));
-                        if failure.fatal {
+                        if failure.fatal && live.device.watched().is_some() {
+                            // Its interface is there and may take it the next time.
+                            live.retry = Some(Instant::now() + RETRY);
+                        } else if failure.fatal {
                             live.failed = true;
                             code = code.or(self.nothing_left(&ports));
                         }
@@ -313,10 +332,29 @@ impl Daemon {
         }
         if self.finished.len() == self.shared.engine().workers() {
             let failed = self.shared.ports().iter().any(|l| l.failed);
-            self.say("all sources have ended");
-            return Some(if failed { exit::FAILED } else { exit::DONE });
+            let leaving = if failed { exit::FAILED } else { exit::DONE };
+            self.finished.clear();
+            if self.listened() {
+                self.say(&format!(
+                    "all sources have ended; devices stay {LINGER:?} for those who listen, or until they stop"
+                ));
+                self.leaving = Some((Instant::now() + LINGER, leaving));
+            } else {
+                self.say("all sources have ended");
+                return Some(leaving);
+            }
         }
         code
+    }
+
+    /// Whether somebody listens on a device of ours.
+    fn listened(&self) -> bool {
+        self.shared.ports().iter().any(|live| {
+            live.device.listened().is_some_and(|device| {
+                let sockets = device.sockets.on(device.ifindex);
+                sockets.is_ok_and(|sockets| !sockets.is_empty())
+            })
+        })
     }
 
     /// All sources or all sinks can do no more, and none will come back.
@@ -338,8 +376,11 @@ impl Daemon {
             let events = match monitor.read_events() {
                 Ok(events) => events,
                 Err(e) => {
-                    Self::complain(&format!("{ns}: {e}"));
-                    continue;
+                    Self::complain(&format!(
+                        "{ns}: {e}; from now on interfaces that go or come there are not noticed"
+                    ));
+                    self.monitors.remove(at);
+                    return;
                 }
             };
             let ns = ns.clone();
@@ -367,7 +408,7 @@ impl Daemon {
                                 }
                             ));
                             live.retry = None;
-                            live.complained = false;
+                            live.tries = 0;
                             let engine = self.shared.engine();
                             for place in &live.units {
                                 engine.close_port(place.worker, place.index, Reason::LinkDown);
@@ -380,13 +421,12 @@ impl Daemon {
         }
     }
 
-    fn next_retry(&self) -> Option<Duration> {
-        self.shared
-            .ports()
-            .iter()
-            .filter_map(|l| l.retry)
-            .min()
-            .map(|at| at.saturating_duration_since(Instant::now()))
+    fn next_wakeup(&self) -> Option<Duration> {
+        let retry = self.shared.ports().iter().filter_map(|l| l.retry).min();
+        let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
+        // Listeners that leave give no notice.
+        let leaving = self.leaving.map(|_| Duration::from_millis(20));
+        retry.into_iter().chain(leaving).min()
     }
 
     /// Opens ports whose interface is back.
@@ -399,7 +439,7 @@ impl Daemon {
             match self.reopen(live) {
                 Ok(()) => {
                     live.retry = None;
-                    live.complained = false;
+                    live.tries = 0;
                     for note in live.device.notes() {
                         self.say(&note);
                     }
@@ -410,7 +450,8 @@ impl Daemon {
                     ));
                 }
                 Err(e) => {
-                    if !std::mem::replace(&mut live.complained, true) {
+                    live.tries += 1;
+                    if live.tries == TRIES {
                         Self::complain(&format!("{e}; trying again until it can be opened"));
                     }
                     live.retry = Some(Instant::now() + RETRY);
@@ -422,8 +463,7 @@ impl Daemon {
     fn reopen(&self, live: &mut Live) -> Result<(), StartError> {
         live.device.revive()?;
         // The old sockets are closed when what the workers gave back is dropped.
-        let mut engine = self.shared.engine();
-        engine.flush_messages();
+        self.shared.engine().flush_messages();
         let mut opened = Vec::new();
         for place in &live.units {
             match live.device.open(place.queue, place.core)? {
@@ -433,6 +473,7 @@ impl Daemon {
                 }
             }
         }
+        let engine = self.shared.engine();
         for (place, port) in opened {
             engine.open_port(place.worker, place.index, port);
         }
@@ -441,7 +482,8 @@ impl Daemon {
 
     fn end(mut self, code: u8) -> End {
         self.ending.store(true, Ordering::Relaxed);
-        // Nobody asks a daemon that is going.
+        // The workers write what they have while the last who ask are answered.
+        self.shared.engine().begin_stop();
         self.server = None;
         let reports = self.shared.engine().stop();
         let stats = service::stats(&self.shared, &reports);

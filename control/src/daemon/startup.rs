@@ -67,7 +67,7 @@ impl Daemon {
                 device: ports::make(planned, &plan)?,
                 units: Vec::new(),
                 retry: None,
-                complained: false,
+                tries: 0,
                 failed: false,
                 source: planned.source,
                 sink: planned.sink,
@@ -120,6 +120,7 @@ impl Daemon {
             signals,
             quiet: options.quiet,
             ending: Arc::new(AtomicBool::new(false)),
+            leaving: None,
             finished: BTreeSet::new(),
         };
         daemon.announce();

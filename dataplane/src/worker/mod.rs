@@ -31,6 +31,7 @@ use self::{
 };
 use crate::{
     frame::{Backing, Frame},
+    policy::Reason,
     port::{Io, Port},
 };
 
@@ -63,6 +64,8 @@ pub struct Worker {
     io: Io,
     ports: Vec<Option<Box<dyn Port>>>,
     generations: Vec<u16>,
+    /// What frames of a closed port are counted as.
+    closed_for: Vec<Reason>,
     /// What the kernel counted for the earlier lives of each port.
     kernel_before: Vec<KernelCounters>,
     sources: Vec<Source>,
@@ -123,6 +126,10 @@ impl Worker {
         self.io.now = clock();
         // What the turn before has written.
         self.measure();
+        // Every policy, not only those that have frames now: a generation is acknowledged within a turn.
+        for pipeline in &mut self.pipelines {
+            pipeline.acknowledge();
+        }
         let mut worked = false;
         if self.receiving {
             let n = self.sources.len();
@@ -192,6 +199,7 @@ impl Worker {
         let tag = completion.tag;
         if tag.op == Op::Wake {
             self.waker_armed = false;
+            self.io.waker.drain();
             return;
         }
         let index = tag.port.0 as usize;
@@ -202,7 +210,15 @@ impl Worker {
             // Of a port that was closed, which counted it then: only the slot is to be had back.
             _ => match tag.op {
                 Op::Write => self.io.pool.complete(tag.slot),
-                Op::Read => self.io.pool.reclaim(tag.slot),
+                Op::Read => {
+                    self.io.pool.reclaim(tag.slot);
+                    if completion.result > 0 {
+                        // It came before the read could be cancelled.
+                        let rx = &mut self.io.counters[index].rx;
+                        rx.receive(completion.result as usize);
+                        rx.dropped.add(self.closed_for[index], 1);
+                    }
+                }
                 Op::Poll | Op::Cancel | Op::Wake => {}
             },
         }

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// How long a stopping worker waits for writes that the kernel has, in nanoseconds.
-const DRAIN: u64 = 50_000_000;
+const DRAIN: u64 = 25_000_000;
 
 /// How long it then waits for cancelled operations to let go of their slots.
 const LET_GO: u64 = 20_000_000;
@@ -44,6 +44,7 @@ impl Worker {
         if let Some(kernel) = port.kernel() {
             self.kernel_before[at].add(&kernel);
         }
+        self.closed_for[at] = reason;
         port.close(&mut self.io, reason);
         self.generations[at] = (self.generations[at] + 1) % Tag::GENERATIONS;
         self.retiring = true;

@@ -36,6 +36,14 @@ impl Scratch {
 }
 
 impl Pipeline {
+    /// Looks at the policy, so that whoever published a new one knows that it is in force here.
+    #[inline]
+    pub(super) fn acknowledge(&mut self) {
+        if let Some(policy) = &mut self.policy {
+            policy.load();
+        }
+    }
+
     /// Takes all of `batch`: each frame is staged on every sink, or freed and counted.
     pub(super) fn run(
         &mut self,

@@ -43,9 +43,7 @@ impl Worker {
         }
         // A generation that was published before `will_sleep` is acknowledged here; a later one wakes.
         for pipeline in &mut self.pipelines {
-            if let Some(policy) = &mut pipeline.policy {
-                policy.load();
-            }
+            pipeline.acknowledge();
         }
         let mut until = None;
         let mut sources_done = self.receiving;
@@ -81,6 +79,10 @@ impl Worker {
         if !self.waker_armed {
             let waker = Arc::clone(&self.io.waker);
             self.waker_armed = self.io.ring.poll(waker.as_fd(), Op::Wake, Place::default());
+            if !self.waker_armed {
+                // Nobody could wake it.
+                return None;
+            }
         }
         match until {
             None => Some(None),

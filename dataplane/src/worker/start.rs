@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     frame::{Backing, Pool, Region},
+    policy::Reason,
     port::{Io, Place, PortIndex},
 };
 
@@ -112,6 +113,7 @@ impl Worker {
             io,
             ports: attached,
             generations: vec![0; ports],
+            closed_for: vec![Reason::LinkDown; ports],
             kernel_before: vec![KernelCounters::default(); ports],
             sources,
             first: 0,

@@ -43,11 +43,16 @@ impl Waker {
         fence(Ordering::SeqCst);
     }
 
-    /// The worker's: it is awake again. Empties the eventfd.
+    /// The worker's: it is awake again.
     pub(crate) fn awake(&self) {
-        if !self.sleeping.swap(false, Ordering::AcqRel) {
-            let _ = self.event.read();
-        }
+        self.sleeping.store(false, Ordering::Relaxed);
+    }
+
+    /// The worker's: empties the eventfd, whose poll has completed. Not part of [`Waker::awake`]: whoever
+    /// wakes may have cleared the flag and not written yet, and what is written then would stay, and end
+    /// every sleep at once.
+    pub(crate) fn drain(&self) {
+        let _ = self.event.read();
     }
 }
 

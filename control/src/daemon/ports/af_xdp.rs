@@ -210,6 +210,8 @@ impl Device for XdpDevice {
         let options = AfXdpOptions {
             source: self.source,
             sink: self.sink,
+            // What the kernel forwards to a device (include/linux/netdevice.h, __is_skb_forwardable).
+            max_frame: self.mtu.unwrap_or(1500) as usize + 14 + 4,
         };
         Ok(Some(Box::new(AfXdpPort::new(opened, options))))
     }

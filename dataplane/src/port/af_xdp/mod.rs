@@ -38,6 +38,9 @@ pub struct AfXdpOptions {
     pub source: bool,
     /// Whether a pipeline writes to it: only then are slots kept for that.
     pub sink: bool,
+    /// The longest frame that the device transmits, Ethernet header and one tag included, in bytes.
+    /// The kernel drops a longer one after it has taken it.
+    pub max_frame: usize,
 }
 
 /// One queue of an interface.
@@ -49,6 +52,8 @@ pub struct AfXdpPort<R: Rings = XskRings> {
     /// Until it is attached, when the pool takes it.
     unattached: Option<Region>,
     region: RegionId,
+    /// Whether the pool has the region: before that there is nothing to close.
+    attached: bool,
     /// Slots kept from the fill ring, for copies that are transmitted.
     reserve: usize,
     /// Slots in the fill ring or filled and not received.
@@ -91,6 +96,7 @@ impl<R: Rings> AfXdpPort<R> {
             },
             unattached: Some(region),
             region: RegionId(0),
+            attached: false,
             lent: 0,
             staged: VecDeque::new(),
             transmitting: vec![0; slots],
@@ -195,8 +201,12 @@ impl<R: Rings> AfXdpPort<R> {
         let mut left = self.rings.untaken().div_ceil(32) + 1;
         while left > 0 && self.rings.untaken() > 0 && self.rings.wants_kick() {
             io.count(self.place.index).tx.kicks += 1;
+            let before = self.rings.untaken();
             match self.rings.kick() {
                 Kick::Done | Kick::Again => left -= 1,
+                // EBUSY is also the answer when the device has dropped a frame that the kernel had taken
+                // (net/xdp/xsk.c, __xsk_generic_xmit): that is progress.
+                Kick::Later if self.rings.untaken() < before => {}
                 Kick::Later | Kick::Down => return,
             }
         }
@@ -236,6 +246,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
             )));
         };
         self.region = id;
+        self.attached = true;
         io.ring
             .register(id, io.pool.region(id))
             .map_err(|e| PortFailure::fatal(e.to_string()))?;
@@ -304,6 +315,8 @@ impl<R: Rings> Port for AfXdpPort<R> {
         for staged in frames.drain(..) {
             let reason = if staged.len() < SHORTEST {
                 Reason::TooShort
+            } else if staged.len() > self.options.max_frame {
+                Reason::TooLong
             } else if self.in_flight() >= io.sink_cap {
                 Reason::SinkFull
             } else {
@@ -345,6 +358,9 @@ impl<R: Rings> Port for AfXdpPort<R> {
     /// (it waits for its readers): the region is retired before, so that nobody gets a slot that the
     /// kernel might still fill.
     fn close(&mut self, io: &mut Io, reason: Reason) {
+        if !self.attached {
+            return;
+        }
         let index = self.place.index;
         self.harvest(io);
         for staged in self.staged.drain(..) {

@@ -175,7 +175,15 @@ fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
         kernel: Arc::clone(&kernel),
         fd: nix::sys::eventfd::EventFd::new().expect("an eventfd"),
     };
-    let mut port = AfXdpPort::with_rings(rings, region, AfXdpOptions { source, sink });
+    let mut port = AfXdpPort::with_rings(
+        rings,
+        region,
+        AfXdpOptions {
+            source,
+            sink,
+            max_frame: 1850,
+        },
+    );
     port.attach(
         &mut io,
         Place {

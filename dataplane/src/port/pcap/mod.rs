@@ -152,6 +152,7 @@ impl Port for PcapPort {
         let longest = io.pool.region(region).capacity();
         for _ in 0..budget {
             if !self.advance() {
+                io.trouble |= self.failure.is_some();
                 return;
             }
             let Some((entry, bytes)) = self.block.as_ref().and_then(|b| b.frame(self.next)) else {

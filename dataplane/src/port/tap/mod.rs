@@ -12,6 +12,8 @@ use std::{
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 use super::{Io, Place, Port, PortFailure, Wait};
 use crate::{
     frame::{Frame, Staged},
@@ -53,13 +55,21 @@ pub struct TapPort {
     arrived: Vec<Frame>,
     failure: Option<PortFailure>,
     complained: bool,
+    /// The last write found the link down.
+    down: bool,
     dead: bool,
 }
 
 impl TapPort {
-    /// A port over an attached queue. The descriptor must be blocking (no O_NONBLOCK), so that
-    /// io_uring parks reads instead of answering EAGAIN.
+    /// A port over an attached queue. The descriptor of a source must be blocking (no O_NONBLOCK), so
+    /// that io_uring parks reads instead of answering EAGAIN.
     pub fn new(name: impl Into<String>, queue: OwnedFd, options: TapOptions) -> Self {
+        if !options.source {
+            // Before Linux 6.4 a tun file has no FMODE_NOWAIT: io_uring would hand each write to one of
+            // several threads, and frames would overtake one another. O_NONBLOCK keeps them here
+            // (io_uring/rw.c, io_file_supports_nowait). Refused, they are only in disorder there.
+            let _ = fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK));
+        }
         Self {
             name: name.into(),
             file: Target::Plain(queue.as_raw_fd()),
@@ -72,6 +82,7 @@ impl TapPort {
             arrived: Vec::with_capacity(2 * PARKED),
             failure: None,
             complained: false,
+            down: false,
             dead: false,
         }
     }
@@ -113,11 +124,15 @@ impl TapPort {
         let tx = &mut io.count(self.place.index).tx;
         if done.result >= 0 {
             tx.written(done.result as usize);
+            self.down = false;
             return;
         }
         match -done.result {
             // IFF_UP is not set; the device is still there.
-            libc::EIO => tx.drop(Reason::LinkDown),
+            libc::EIO => {
+                tx.drop(Reason::LinkDown);
+                self.link_down(io);
+            }
             errno @ (libc::EBADFD | libc::EBADF | libc::ENODEV) => {
                 tx.drop(Reason::LinkDown);
                 self.die(io, errno, "write to");
@@ -126,6 +141,18 @@ impl TapPort {
                 tx.drop(Reason::WriteError);
                 self.complain(io, errno);
             }
+        }
+    }
+
+    /// Remembers that the link is down, once until something can be written again.
+    #[cold]
+    fn link_down(&mut self, io: &mut Io) {
+        if !std::mem::replace(&mut self.down, true) {
+            io.trouble = true;
+            self.failure = Some(PortFailure::first(format!(
+                "{0} is down: its frames are counted as link_down; ip link set {0} up",
+                self.name
+            )));
         }
     }
 
@@ -169,6 +196,10 @@ impl Port for TapPort {
 
     fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
         if self.arrived.is_empty() {
+            if self.parked == 0 && self.options.source {
+                // There was no free slot when the last read came back.
+                self.park(io);
+            }
             return;
         }
         let n = budget.min(self.arrived.len());
