@@ -371,17 +371,18 @@ impl Pool {
     #[inline]
     pub fn prefetch(&self, frame: &Frame) {
         self.region(frame.region)
-            .prefetch(frame.slot, frame.offset as usize);
+            .prefetch(frame.slot, frame.offset as usize, 1);
     }
 
-    /// Asks the processor for the first cache lines of frames that the kernel has filled and that will be
-    /// received soon. What lies outside the region is passed over: [`receive`](Self::receive) refuses it.
+    /// Asks the processor for frames that the kernel has filled and that will be received soon: slot,
+    /// offset and length of each. What lies outside the region is passed over:
+    /// [`receive`](Self::receive) refuses it.
     #[inline]
-    pub fn expect(&self, id: RegionId, frames: impl Iterator<Item = (u32, usize)>) {
+    pub fn expect(&self, id: RegionId, frames: impl Iterator<Item = (u32, usize, usize)>) {
         let region = self.region(id);
-        for (slot, offset) in frames {
+        for (slot, offset, len) in frames {
             if slot < region.slots() && offset < region.slot_size() {
-                region.prefetch(slot, offset);
+                region.prefetch(slot, offset, len);
             }
         }
     }

@@ -238,18 +238,32 @@ impl Region {
         }
     }
 
-    /// Asks the processor for the first cache line of a frame that will be parsed soon.
+    /// Asks the processor for `len` bytes of a slot that will be read soon, as far as the slot goes.
+    ///
+    /// # Panics
+    ///
+    /// When the slot or the offset is outside the region.
     #[inline]
-    pub(crate) fn prefetch(&self, slot: u32, offset: usize) {
-        let address = self.address(slot, offset);
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch is a hint without an effect on memory; SSE is part of x86-64.
-        unsafe {
-            std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    pub(crate) fn prefetch(&self, slot: u32, offset: usize, len: usize) {
+        let first = self.address(slot, offset);
+        for line in (0..len.min(self.slot_size - offset)).step_by(CACHE_LINE) {
+            prefetch(first.wrapping_add(line));
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = address;
     }
+}
+
+/// Bytes that the processor fetches at a time.
+const CACHE_LINE: usize = 64;
+
+#[inline(always)]
+fn prefetch(address: *const u8) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: a prefetch is a hint without an effect on memory; SSE is part of x86-64.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(address.cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
 }
 
 impl fmt::Debug for Region {

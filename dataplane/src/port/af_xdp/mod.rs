@@ -65,8 +65,8 @@ pub struct AfXdpPort<R: Rings = XskRings> {
     in_kernel: usize,
     polling: bool,
     received: Vec<Received>,
-    /// Taken from the ring for the next call, and asked for from memory: their first bytes come from the
-    /// core that received them while this one still writes the frames before.
+    /// Taken from the ring for the next call, and asked for from memory: their bytes come from the cache
+    /// of the core that received them while this one still writes the frames before.
     ahead: Vec<Received>,
     slots: Vec<u32>,
     transmits: Vec<Transmit>,
@@ -282,11 +282,10 @@ impl<R: Rings> Port for AfXdpPort<R> {
         self.lent -= self.received.len().min(self.lent);
         if self.ahead.is_empty() && self.received.len() == budget {
             self.rings.receive(budget, &mut self.ahead);
+            let frames = self.ahead.iter();
             io.pool.expect(
                 self.region,
-                self.ahead
-                    .iter()
-                    .map(|next| (next.slot, next.offset as usize)),
+                frames.map(|f| (f.slot, f.offset as usize, f.len as usize)),
             );
         }
         self.refill(io, CHUNK / 2);
