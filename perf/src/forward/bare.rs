@@ -124,13 +124,15 @@ impl Queue {
         })
     }
 
-    /// Takes what has arrived, and asks for its first bytes.
+    /// Takes what has arrived, and asks for its bytes.
     #[inline]
     fn receive(&mut self, batch: &mut [FrameDesc; BATCH]) -> usize {
         // SAFETY: the descriptors are of this socket's UMEM.
         let n = unsafe { self.rx.consume(batch) };
         for frame in &batch[..n] {
-            prefetch(self.base.wrapping_add(frame.addr()));
+            for line in (0..frame.lengths().data()).step_by(64) {
+                prefetch(self.base.wrapping_add(frame.addr() + line));
+            }
         }
         n
     }
@@ -215,12 +217,12 @@ fn umem(
 }
 
 #[inline]
-fn prefetch(frame: *const u8) {
+fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint without an effect on memory; SSE is part of x86-64.
     unsafe {
-        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(frame.cast());
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(line.cast());
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = frame;
+    let _ = line;
 }
