@@ -4,6 +4,7 @@
 //! Everything that a test makes is a guard: it is removed when the test ends, however it ends. A test
 //! says what it needs of the machine; without that it is reported as ignored, with the reason.
 
+pub mod bench;
 pub mod capture;
 pub mod daemon;
 pub mod frames;
@@ -17,6 +18,7 @@ pub mod theme;
 pub mod wait;
 
 pub use self::{
+    bench::Bench,
     daemon::Daemon,
     needs::Need,
     net::Netns,

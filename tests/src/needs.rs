@@ -18,8 +18,8 @@ pub enum Need {
     Captures,
     /// Suricata of the 7 series.
     Suricata7,
-    /// As many cores that this process may use.
-    Cores(usize),
+    /// A kernel that lets this process use io_uring; a container may not.
+    IoUring,
     /// User namespaces that an ordinary user may make.
     UserNamespaces,
 }
@@ -38,10 +38,9 @@ impl Need {
                 Some(version) if version.starts_with("7.") => None,
                 Some(version) => Some(format!("needs suricata 7, installed is {version}")),
             },
-            Self::Cores(needed) => {
-                let have = std::thread::available_parallelism().map_or(1, usize::from);
-                (have < needed).then(|| format!("needs {needed} cores, there are {have}"))
-            }
+            Self::IoUring => dataplane::worker::ring::Ring::new()
+                .err()
+                .map(|e| format!("needs io_uring: {e}")),
             Self::UserNamespaces => {
                 let mut trial = crate::process::as_nobody(&["unshare", "-Urn", "true"]);
                 match trial.output() {
@@ -62,7 +61,7 @@ impl Need {
             Self::Root => "root",
             Self::Tool(_) | Self::Suricata7 => "tools",
             Self::Captures => "captures",
-            Self::Cores(_) => "cores",
+            Self::IoUring => "io_uring",
             Self::UserNamespaces => "userns",
         }
     }

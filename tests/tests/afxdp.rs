@@ -9,7 +9,8 @@ use dataplane::packet::{
     tcp_flags,
 };
 use tests::{
-    Daemon, Need, Netns, Theme,
+    Bench, Need, Netns, Theme,
+    bench::in_flight,
     capture::{self, Listening},
     daemon,
     frames::{self, CLIENT, SERVER},
@@ -40,69 +41,28 @@ fn main() -> ExitCode {
     theme.run()
 }
 
-/// A veth whose one end, `up0`, is the dataplane's and whose other end, `out0`, is the sender's.
-struct Bench {
-    inside: Netns,
-    outside: Netns,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let (inside, outside) = (Netns::new(), Netns::new());
-        inside.veth("up0", &outside, "out0");
-        Self { inside, outside }
-    }
-
-    fn sender(&self) -> Sender {
-        Sender::open(&self.outside, "out0")
-    }
-
-    /// A daemon from up0 to lc0, with more lines for the port and a policy's lines, if any.
-    fn start(&self, port: &str, policy: Option<&str>) -> Daemon {
-        let (named, policy) = match policy {
-            Some(policy) => ("policy = \"p\"", format!("[policies.p]\n{policy}")),
-            None => ("", String::new()),
-        };
-        Daemon::start(
-            &self.inside,
-            &format!(
-                "[ports.up]\nkind = \"af_xdp\"\ninterface = \"up0\"\n{port}\n\
-                 [ports.lc0]\nkind = \"tap\"\n{policy}\n\
-                 [[pipelines]]\nfrom = [\"up\"]\n{named}\nto = [\"lc0\"]\n"
-            ),
-        )
-    }
-
-    /// Sends frames through a daemon; answers with what was heard on lc0 and the last counters.
-    fn pass(
-        &self,
-        port: &str,
-        policy: Option<&str>,
-        sent: &[Vec<u8>],
-    ) -> (Vec<Vec<u8>>, Stats, String) {
-        let daemon = self.start(port, policy);
-        let listening = Listening::start(&self.inside, "lc0");
-        self.sender().send(sent);
-        let stats = daemon.stats_when(LIMIT, |stats| {
-            let up = &daemon::port(stats, "up").rx;
-            up.frames == sent.len() as u64 && in_flight(stats) == 0
-        });
-        daemon::assert_explained(&stats);
-        let written = daemon::port(&stats, "lc0").tx.frames as usize;
-        listening.wait_for(written, LIMIT);
-        let ended = daemon.stop();
-        let said = ended.stderr.clone();
-        let heard = listening.after_the_device();
-        (heard, ended.explained(), said)
-    }
-}
-
-fn in_flight(stats: &Stats) -> u64 {
-    let ports = stats
-        .ports
-        .values()
-        .map(|p| p.rx.in_flight + p.tx.in_flight);
-    ports.sum::<u64>() + stats.pipelines.iter().map(|p| p.in_flight).sum::<u64>()
+/// Sends frames through a daemon; answers with what was heard on lc0, the last counters, and what the
+/// daemon said.
+fn pass(
+    bench: &Bench,
+    port: &str,
+    policy: Option<&str>,
+    sent: &[Vec<u8>],
+) -> (Vec<Vec<u8>>, Stats, String) {
+    let daemon = bench.start(port, policy);
+    let listening = Listening::start(&bench.inside, "lc0");
+    bench.sender().send(sent);
+    let stats = daemon.stats_when(LIMIT, |stats| {
+        let up = &daemon::port(stats, "up").rx;
+        up.frames == sent.len() as u64 && in_flight(stats) == 0
+    });
+    daemon::assert_explained(&stats);
+    let written = daemon::port(&stats, "lc0").tx.frames as usize;
+    listening.wait_for(written, LIMIT);
+    let ended = daemon.stop();
+    let said = ended.stderr.clone();
+    let heard = listening.after_the_device();
+    (heard, ended.explained(), said)
 }
 
 fn dropped(pipeline: &PipelineStats, reason: &str) -> u64 {
@@ -120,7 +80,7 @@ fn allowed_and_denied(mode: &str) {
         sent.push(one.clone());
     }
     let policy = "allow = [{ proto = \"udp\", to = \"10.0.0.2\", ports = \"53\" }]";
-    let (heard, stats, said) = bench.pass(&format!("mode = \"{mode}\""), Some(policy), &sent);
+    let (heard, stats, said) = pass(&bench, &format!("mode = \"{mode}\""), Some(policy), &sent);
     capture::assert_same(&heard, &allowed);
     let pipeline = &stats.pipelines[0];
     assert_eq!((pipeline.received, pipeline.judged), (300, 300));
@@ -144,7 +104,7 @@ fn everything() {
     sent.push(frames::arp());
     sent.push(vec![0xff; 14]);
     sent.push(vec![0xff; 1514]);
-    let (heard, stats, _) = bench.pass("", None, &sent);
+    let (heard, stats, _) = pass(&bench, "", None, &sent);
     capture::assert_same(&heard, &sent);
     let pipeline = &stats.pipelines[0];
     assert_eq!((pipeline.unjudged, pipeline.judged), (sent.len() as u64, 0));
@@ -231,7 +191,7 @@ fn every_reason() {
     let passing = cases.iter().filter(|(reason, _)| reason.is_empty());
     let passing: Vec<_> = passing.map(|(_, frame)| frame.clone()).collect();
     let policy = "allow = [{ proto = \"udp\", ports = \"53\" }]";
-    let (heard, stats, _) = bench.pass("", Some(policy), &sent);
+    let (heard, stats, _) = pass(&bench, "", Some(policy), &sent);
     capture::assert_same(&heard, &passing);
     let mut want = std::collections::BTreeMap::new();
     for (reason, _) in cases.iter().filter(|(reason, _)| !reason.is_empty()) {
@@ -276,7 +236,7 @@ fn replies() {
         { proto = \"tcp\", to = \"10.0.0.2\", ports = \"80\", replies = true },
         { proto = \"icmp\", icmp = \"echo\", to = \"10.0.0.2\", replies = true },
     ]";
-    let (heard, stats, _) = bench.pass("", Some(policy), &sent);
+    let (heard, stats, _) = pass(&bench, "", Some(policy), &sent);
     capture::assert_same(&heard, &passing);
     assert_eq!(
         dropped(&stats.pipelines[0], "not_allowed"),
@@ -287,7 +247,8 @@ fn replies() {
 fn arp_refused() {
     let bench = Bench::new();
     let sent = [frames::arp(), frames::udp(1, 53, 60)];
-    let (_, stats, _) = bench.pass(
+    let (_, stats, _) = pass(
+        &bench,
         "",
         Some("arp = false\nallow = [{ proto = \"udp\" }]"),
         &sent,
