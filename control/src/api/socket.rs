@@ -7,7 +7,7 @@ use std::{
         fd::{AsRawFd, OwnedFd},
         unix::{
             fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
-            net::UnixListener,
+            net::{UnixListener, UnixStream},
         },
     },
     path::{Path, PathBuf},
@@ -269,6 +269,27 @@ fn io_refused<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> S
     }
 }
 
+/// Whether there is a socket on which nobody listens: what a daemon that was killed leaves.
+pub fn is_stale(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|metadata| metadata.file_type().is_socket())
+        && UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+}
+
+/// Removes a socket on which nobody listens. That it is gone already is no error.
+///
+/// # Errors
+///
+/// When somebody listens, when it is no socket, and when it may not be removed.
+pub fn remove_if_stale(path: &Path) -> Result<(), SocketError> {
+    let address = UnixAddr::new(path).map_err(|_| SocketError::TooLong {
+        path: path.to_owned(),
+    })?;
+    // Not while one starts and has bound it, but does not listen yet.
+    let _starting = lock_directory(path)?;
+    remove_stale(path, &address)
+}
+
 /// The directory of a socket; a bare file name is in the working directory.
 fn directory(path: &Path) -> &Path {
     match path.parent() {
@@ -352,7 +373,7 @@ fn remove_stale(path: &Path, address: &UnixAddr) -> Result<(), SocketError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::os::unix::net::UnixDatagram;
 
     use nix::unistd::{getgid, getpid};
 
@@ -382,6 +403,27 @@ mod tests {
         assert!(path.exists());
         let _socket = ControlSocket::listen(&path, None).unwrap();
         UnixStream::connect(&path).unwrap();
+    }
+
+    #[test]
+    fn a_stale_socket_is_told_from_others_and_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        drop(UnixListener::bind(at("stale")).unwrap());
+        let _live = ControlSocket::listen(&at("live"), None).unwrap();
+        fs::write(at("file"), "").unwrap();
+        for (name, stale, removed) in [
+            ("stale", true, true),
+            ("stale", false, true),
+            ("live", false, false),
+            ("file", false, false),
+            ("none", false, true),
+        ] {
+            assert_eq!(is_stale(&at(name)), stale, "{name}");
+            assert_eq!(remove_if_stale(&at(name)).is_ok(), removed, "{name}");
+        }
+        assert!(!at("stale").exists() && at("file").exists());
+        UnixStream::connect(at("live")).unwrap();
     }
 
     #[test]

@@ -17,9 +17,14 @@ use control::{
         protocol::{Applied, Listener, PolicyText, PortInfo, Request, Stopping},
         render, rules, socket,
     },
-    link::listeners,
+    doctor,
+    link::{
+        ledger::{self, Ledger},
+        listeners,
+    },
     stats::{Stats, check_laws},
 };
+use nix::unistd::getuid;
 use signal_hook::{
     consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
@@ -30,8 +35,8 @@ use signal_hook::{
 #[command(
     name = "dpctl",
     version,
-    after_help = "Exit codes: 0 done, 1 the dataplane refused (its reason is shown), 2 wrong usage, \
-                  3 no dataplane there."
+    after_help = "Exit codes: 0 done, 1 the dataplane refused (its reason is shown) or doctor found something \
+                  that is left, 2 wrong usage, 3 no dataplane there."
 )]
 struct Command {
     /// The control socket [default: the user's own, then /run/dataplane/control.sock]
@@ -59,6 +64,15 @@ enum Action {
         /// How long to wait, in seconds
         #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
         wait: Duration,
+    },
+    /// Look for what a dataplane that was killed has left changed; needs none that runs
+    Doctor {
+        /// JSON instead of text
+        #[arg(long)]
+        json: bool,
+        /// Put it back; needs root
+        #[arg(long)]
+        fix: bool,
     },
 }
 
@@ -131,6 +145,17 @@ enum Failure {
     Client(#[from] ClientError),
     #[error("the dataplane was told to stop but still runs after {} s; see its output", waited.as_secs_f64())]
     StillRuns { waited: Duration },
+    #[error("{left} left behind by a dataplane that was killed; put back what can be: sudo dpctl doctor --fix", left = things(*.left))]
+    LeftBehind { left: usize },
+    #[error("{left} left behind by a dataplane that was killed; --fix needs root: sudo dpctl doctor --fix", left = things(*.left))]
+    FixNeedsRoot { left: usize },
+    #[error("{left} could not be put back; what stands beside each says why", left = things(*.left))]
+    NotMended { left: usize },
+    #[error(
+        "cannot list the records in {}: {source}; run with sudo",
+        ledger::SYSTEM_DIRECTORY
+    )]
+    Records { source: io::Error },
     #[error("cannot write the answer: {0}")]
     Output(#[from] io::Error),
 }
@@ -139,9 +164,22 @@ impl Failure {
     fn exit_code(&self) -> u8 {
         match self {
             Self::Rules { .. } => 2,
-            Self::Client(ClientError::Refused(_)) | Self::StillRuns { .. } | Self::Output(_) => 1,
+            Self::Client(ClientError::Refused(_))
+            | Self::StillRuns { .. }
+            | Self::LeftBehind { .. }
+            | Self::FixNeedsRoot { .. }
+            | Self::NotMended { .. }
+            | Self::Records { .. }
+            | Self::Output(_) => 1,
             Self::Client(_) => 3,
         }
+    }
+}
+
+fn things(count: usize) -> String {
+    match count {
+        1 => "1 thing".to_owned(),
+        _ => format!("{count} things"),
     }
 }
 
@@ -170,6 +208,9 @@ fn run(command: Command) -> Result<(), Failure> {
         Some(path) => vec![path],
         None => socket::candidates(),
     };
+    if let Action::Doctor { json, fix } = command.action {
+        return doctor(&paths, json, fix);
+    }
     let mut client = Client::connect(&paths)?;
     let mut out = io::stdout().lock();
     match command.action {
@@ -226,9 +267,31 @@ fn run(command: Command) -> Result<(), Failure> {
             }
             writeln!(out, "stopped")?;
         }
+        // Done before there was a need for a daemon.
+        Action::Doctor { .. } => {}
     }
     out.flush()?;
     Ok(())
+}
+
+fn doctor(sockets: &[PathBuf], json: bool, fix: bool) -> Result<(), Failure> {
+    let report = doctor::examine(&Ledger::system(), sockets, fix)
+        .map_err(|source| Failure::Records { source })?;
+    let mut out = io::stdout().lock();
+    if json {
+        print_json(&mut out, &report)?;
+    } else {
+        for line in report.to_string().lines() {
+            writeln!(out, "{}", render::clean(line))?;
+        }
+    }
+    out.flush()?;
+    match report.left() {
+        0 => Ok(()),
+        left if !fix => Err(Failure::LeftBehind { left }),
+        left if !getuid().is_root() => Err(Failure::FixNeedsRoot { left }),
+        left => Err(Failure::NotMended { left }),
+    }
 }
 
 /// Prints a reading every `interval` until a signal ends it.
