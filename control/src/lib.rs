@@ -5,6 +5,7 @@ pub mod api;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+mod directory;
 pub mod doctor;
 pub mod kernel;
 pub mod link;

@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
-            fs::{DirBuilderExt, FileTypeExt, MetadataExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -168,7 +168,6 @@ pub struct ControlSocket {
     listener: UnixListener,
     path: PathBuf,
     file: (u64, u64),
-    made_directory: bool,
 }
 
 impl ControlSocket {
@@ -198,7 +197,8 @@ impl ControlSocket {
                 source: source.into(),
             }
         };
-        let made_directory = make_directory(path)?;
+        crate::directory::make(directory(path))
+            .map_err(io_refused("make the directory", directory(path)))?;
         // Two that start at once must not each take the other's fresh socket for a stale one.
         let _starting = lock_directory(path)?;
         remove_stale(path, &address)?;
@@ -216,7 +216,6 @@ impl ControlSocket {
             listener: UnixListener::from(socket),
             path: path.to_owned(),
             file: (metadata.dev(), metadata.ino()),
-            made_directory,
         };
         // Nobody can connect before `listen`, so there is no moment with the wrong owner or mode.
         if let (Some(gid), Some(group)) = (gid, group) {
@@ -252,12 +251,7 @@ impl Drop for ControlSocket {
             // It may be gone already; there is nobody left to tell.
             let _ = fs::remove_file(&self.path);
         }
-        if self.made_directory
-            && let Some(directory) = self.path.parent()
-        {
-            // Fails, as it should, when somebody else put something there.
-            let _ = fs::remove_dir(directory);
-        }
+        crate::directory::leave(directory(&self.path));
     }
 }
 
@@ -295,21 +289,6 @@ fn directory(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
-    }
-}
-
-/// Makes the socket's directory, but not that directory's own. Answers whether it was missing.
-fn make_directory(path: &Path) -> Result<bool, SocketError> {
-    let directory = directory(path);
-    match fs::DirBuilder::new().mode(0o755).create(directory) {
-        Ok(()) => {
-            // Whatever the caller's umask: the socket's own mode says who may speak.
-            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))
-                .map_err(io_refused("set the mode of", directory))?;
-            Ok(true)
-        }
-        Err(_) if directory.is_dir() => Ok(false),
-        Err(source) => Err(io_refused("make the directory", directory)(source)),
     }
 }
 

@@ -8,7 +8,7 @@
 use std::{
     fs,
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
     process,
 };
@@ -19,6 +19,7 @@ use super::{
     netlink::Link,
     netns::{NetNs, in_netns},
 };
+use crate::directory;
 
 /// Where daemons of the system keep their records. /run is emptied by a restart of the machine, and so are
 /// the features.
@@ -154,15 +155,15 @@ impl Ledger {
 
     /// Writes a record; `None` where that may not be. It stays until [`Entry::remove`].
     pub fn write(&self, record: &Record) -> Option<Entry> {
-        self.try_write(record).ok()
+        // Another's last record may have gone with the directory in between.
+        (0..3).find_map(|_| self.try_write(record).ok())
     }
 
     fn try_write(&self, record: &Record) -> io::Result<Entry> {
-        let made_parent = match self.directory.parent() {
-            Some(parent) => make_directory(parent)?,
-            None => false,
-        };
-        make_directory(&self.directory)?;
+        if let Some(parent) = self.directory.parent() {
+            directory::make(parent)?;
+        }
+        directory::make(&self.directory)?;
         let mut text = serde_json::to_vec(record)?;
         text.push(b'\n');
         // Under its name it is whole from the start, whoever reads it in between.
@@ -180,10 +181,7 @@ impl Ledger {
             .and_then(|()| file.write_all(&text))
             .and_then(|()| self.publish(&draft, &name));
         let _ = fs::remove_file(&draft);
-        Ok(Entry {
-            path: written?,
-            made_parent,
-        })
+        Ok(Entry { path: written? })
     }
 
     /// Gives a whole file a name that is free: the ends of a veth may be two ports, each of which changes
@@ -206,7 +204,6 @@ impl Ledger {
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
-    made_parent: bool,
 }
 
 impl Entry {
@@ -219,10 +216,8 @@ impl Entry {
     pub fn remove(self) {
         // It may be gone already; there is nobody left to tell.
         let _ = discard(&self.path);
-        if self.made_parent
-            && let Some(parent) = self.path.parent().and_then(Path::parent)
-        {
-            let _ = fs::remove_dir(parent);
+        if let Some(parent) = self.path.parent().and_then(Path::parent) {
+            directory::leave(parent);
         }
     }
 }
@@ -248,18 +243,6 @@ pub fn discard(path: &Path) -> io::Result<()> {
 pub fn inode(ns: &NetNs) -> Option<u64> {
     let metadata = in_netns(ns, || fs::metadata("/proc/thread-self/ns/net")).ok()?;
     Some(metadata.ok()?.ino())
-}
-
-/// Answers whether it was missing.
-fn make_directory(directory: &Path) -> io::Result<bool> {
-    match fs::DirBuilder::new().mode(0o755).create(directory) {
-        Ok(()) => {
-            fs::set_permissions(directory, fs::Permissions::from_mode(0o755))?;
-            Ok(true)
-        }
-        Err(_) if directory.is_dir() => Ok(false),
-        Err(error) => Err(error),
-    }
 }
 
 fn read(path: &Path) -> io::Result<Record> {
