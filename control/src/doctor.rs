@@ -19,11 +19,9 @@ use crate::{
         ethtool::Ethtool,
         ledger::{self, Ledger, Record, Stale},
         netlink::Netlink,
+        netns::{self, NAMED},
     },
 };
-
-/// Where `ip netns add` keeps its namespaces.
-const NAMED: &str = "/run/netns";
 
 /// Features of one interface that a killed run turned off and that are off still.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -226,7 +224,7 @@ fn features(stale: &Stale, fix: bool) -> Option<Features> {
         Err(problem) => Features {
             pid: record.pid,
             command: command(
-                &shell_prefix(record.netns.as_deref()),
+                &netns::shell_prefix(record.netns.as_deref()),
                 &record.interface,
                 &record.features,
             ),
@@ -255,15 +253,6 @@ fn command(prefix: &str, interface: &str, features: &[String]) -> String {
         command += &format!(" {feature} on");
     }
     command
-}
-
-/// That of a namespace which cannot be opened now.
-fn shell_prefix(netns: Option<&str>) -> String {
-    match netns {
-        None => String::new(),
-        Some(path) if path.starts_with('/') => format!("nsenter --net={path} "),
-        Some(name) => format!("ip netns exec {name} "),
-    }
 }
 
 fn now(record: &Record) -> Result<Now, String> {

@@ -20,7 +20,7 @@ use nix::{
 };
 
 /// Where `ip netns add` keeps its namespaces.
-const NAMED: &str = "/run/netns";
+pub(crate) const NAMED: &str = "/run/netns";
 
 /// Why a namespace cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -164,11 +164,16 @@ impl NetNs {
     /// What to put before a shell command so that it runs in this namespace: nothing, or
     /// `ip netns exec NAME `, with a space at its end.
     pub fn shell_prefix(&self) -> String {
-        match self.name() {
-            None => String::new(),
-            Some(path) if path.starts_with('/') => format!("nsenter --net={path} "),
-            Some(name) => format!("ip netns exec {name} "),
-        }
+        shell_prefix(self.name())
+    }
+}
+
+/// [`NetNs::shell_prefix`] of a namespace that need not be there, by its name or path.
+pub fn shell_prefix(name: Option<&str>) -> String {
+    match name {
+        None => String::new(),
+        Some(path) if path.starts_with('/') => format!("nsenter --net={path} "),
+        Some(name) => format!("ip netns exec {name} "),
     }
 }
 

@@ -5,13 +5,19 @@
 //! features are named as `ethtool -k` names them (net/ethtool/common.c, `netdev_features_strings`). What is
 //! turned off is put on record ([`ledger`](super::ledger)) for as long as it is.
 
-use std::{collections::HashMap, fmt, fs};
+mod findings;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, fs};
+
+pub use findings::{Finding, State, lines};
 
 use super::{
     ethtool::{Ethtool, EthtoolError, Feature},
     ledger::{self, Entry, Ledger, Record, Stale},
     netlink::{Link, Lower, Netlink, NetlinkError},
-    netns::NetNs,
+    netns::{NAMED, NetNs},
 };
 
 /// On the port's own interface: (feature, why it must be off).
@@ -51,8 +57,6 @@ const PEER_SKB: [(&str, &str); 5] = [
     ("tx-tcp6-segmentation", "sends frames longer than the MTU"),
     ("tx-udp-segmentation", "sends frames longer than the MTU"),
 ];
-/// Where `ip netns add` keeps its namespaces.
-const NAMED: &str = "/run/netns";
 
 /// What to do about offloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,86 +103,6 @@ pub enum OffloadError {
 
 fn list(findings: &[Finding]) -> String {
     lines(findings).join("; ")
-}
-
-/// How an offload stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It was off already.
-    Right,
-    /// It was on and is now off; the guard puts it back.
-    Changed,
-    /// A run that was killed left it off; the guard turns it on again.
-    Adopted,
-    /// It is on, and was left so.
-    On,
-    /// It is on and could not be turned off, or cannot be looked at.
-    OutOfReach,
-}
-
-/// What was found about one offload of one interface.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The interface that has it: the port's own, or a veth's peer.
-    pub interface: String,
-    /// As `ethtool -k` names it.
-    pub feature: &'static str,
-    /// What it does to frames.
-    pub why: &'static str,
-    /// How it stands.
-    pub state: State,
-    /// The command that turns it off, without `FEATURE off` at its end; where that is left to the user.
-    pub command: Option<String>,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Right => "off",
-            Self::Changed => "turned off",
-            Self::Adopted => "left off by a run that was killed, on again at the end of this one",
-            Self::On => "left on",
-            Self::OutOfReach => "out of reach",
-        })
-    }
-}
-
-/// One line for all findings of an interface in the same state: what, why, and the one command that is left
-/// to run. In the order of the findings.
-pub fn lines<'a>(findings: impl IntoIterator<Item = &'a Finding>) -> Vec<String> {
-    let mut groups: Vec<Vec<&Finding>> = Vec::new();
-    for finding in findings {
-        let group = groups
-            .iter_mut()
-            .find(|g| g[0].interface == finding.interface && g[0].state == finding.state);
-        match group {
-            Some(group) => group.push(finding),
-            None => groups.push(vec![finding]),
-        }
-    }
-    groups
-        .iter()
-        .map(|group| {
-            let mut features = Vec::new();
-            for finding in group {
-                features.push(format!("{} ({})", finding.feature, finding.why));
-            }
-            let first = group[0];
-            let mut line = format!(
-                "{}: {}: {}",
-                first.interface,
-                first.state,
-                features.join(", ")
-            );
-            if let Some(command) = &first.command {
-                line += &format!("; run: {command}");
-                for finding in group {
-                    line += &format!(" {} off", finding.feature);
-                }
-            }
-            line
-        })
-        .collect()
 }
 
 /// Turned-off offloads of one interface; dropping it turns them on again, if the interface is still there.
@@ -445,169 +369,4 @@ fn peer(netlink: &mut Netlink, ns: &NetNs, link: &Link) -> Option<(NetNs, Link, 
         .find(|there| netlink.nsid_of(there).ok().flatten() == Some(nsid))?;
     let peer = Netlink::open(&there).ok()?.link_by_index(ifindex).ok()??;
     Some((there, peer, false))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::link::{
-        netns::tests::in_new_netns,
-        tap::{Tap, TapOptions},
-    };
-
-    #[test]
-    fn findings_of_one_kind_make_one_line_with_one_command() {
-        let finding = |interface: &str, feature, state, command: Option<&str>| Finding {
-            interface: interface.into(),
-            feature,
-            why: "because",
-            state,
-            command: command.map(str::to_owned),
-        };
-        let findings = [
-            finding("eth0", "a", State::Changed, None),
-            finding("eth0", "b", State::OutOfReach, Some("ethtool -K eth0")),
-            finding(
-                "peer",
-                "c",
-                State::On,
-                Some("ip netns exec x ethtool -K peer"),
-            ),
-            finding("eth0", "d", State::Changed, None),
-            finding(
-                "peer",
-                "e",
-                State::On,
-                Some("ip netns exec x ethtool -K peer"),
-            ),
-        ];
-        assert_eq!(
-            lines(&findings),
-            [
-                "eth0: turned off: a (because), d (because)",
-                "eth0: out of reach: b (because); run: ethtool -K eth0 b off",
-                "peer: left on: c (because), e (because); run: ip netns exec x ethtool -K peer c off e off",
-            ]
-        );
-        assert!(lines(&[]).is_empty());
-    }
-
-    #[test]
-    fn what_was_turned_off_is_turned_on_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let ledger = Ledger::at(directory.path().join("changed"));
-        in_new_netns(|| {
-            let ns = NetNs::own();
-            let tap = Tap::create(&ns, &TapOptions::active("off0")).unwrap();
-            let ethtool = Ethtool::open(&ns).unwrap();
-            let gro = || ethtool.features("off0").unwrap()["rx-gro"].active;
-            let apply = |choice, skb| apply_on_record(&ledger, &ns, "off0", choice, skb);
-            assert!(gro());
-            let kept = apply(OffloadChoice::Keep, true).unwrap();
-            assert!(gro() && kept.guards.is_empty());
-            assert_eq!(
-                lines(kept.remarkable()),
-                ["off0: left on: rx-gro (merges received frames); run: ethtool -K off0 rx-gro off"]
-            );
-            let error = apply(OffloadChoice::Require, true).unwrap_err();
-            assert!(
-                error.to_string().contains("off0: left on: rx-gro"),
-                "{error}"
-            );
-            let native = apply(OffloadChoice::Require, false).unwrap();
-            assert_eq!(native.remarkable().count(), 0);
-
-            let fixed = apply(OffloadChoice::Fix, true).unwrap();
-            assert!(!gro());
-            assert_eq!(fixed.guards[0].changed(), ["rx-gro"]);
-            apply(OffloadChoice::Require, true).unwrap();
-            assert_eq!(records(&directory).len(), 1);
-            drop(fixed);
-            assert!(gro());
-            assert_eq!(records(&directory), []);
-
-            // An interface that is gone is left alone.
-            let fixed = apply(OffloadChoice::Fix, true).unwrap();
-            drop(tap);
-            drop(fixed);
-            assert_eq!(records(&directory), []);
-        });
-    }
-
-    fn records(directory: &tempfile::TempDir) -> Vec<Record> {
-        let Ok(files) = fs::read_dir(directory.path().join("changed")) else {
-            return Vec::new();
-        };
-        files
-            .map(|file| serde_json::from_slice(&fs::read(file.unwrap().path()).unwrap()).unwrap())
-            .collect()
-    }
-
-    #[test]
-    fn what_a_killed_run_left_off_is_taken_over() {
-        // What the dead run has on record, how the feature stands now, whether the new run is in skb mode,
-        // what it takes over.
-        let cases: [(&[&str], bool, bool, &[&str]); 5] = [
-            (&["rx-gro"], false, true, &["rx-gro"]),
-            (&["rx-gro"], false, false, &["rx-gro"]),
-            (&["rx-gro", "rx-gro"], false, true, &["rx-gro"]),
-            // Somebody has turned it on again: it is this run's own to turn off, or no matter.
-            (&["rx-gro", "no-such"], true, true, &[]),
-            (&["rx-gro", "no-such"], true, false, &[]),
-        ];
-        for (recorded, on, skb, adopted) in cases {
-            let directory = tempfile::tempdir().unwrap();
-            let ledger = Ledger::at(directory.path().join("changed"));
-            in_new_netns(|| {
-                let ns = NetNs::own();
-                let _tap = Tap::create(&ns, &TapOptions::active("off0")).unwrap();
-                let ethtool = Ethtool::open(&ns).unwrap();
-                let gro = || ethtool.features("off0").unwrap()["rx-gro"].active;
-                ethtool.set("off0", &["rx-gro"], on).unwrap();
-                let link = Netlink::open(&ns).unwrap().link_by_name("off0");
-                let features: Vec<String> = recorded.iter().map(|&f| f.to_owned()).collect();
-                let mut dead = Record::new(&ns, &link.unwrap().unwrap(), &features).unwrap();
-                dead.started -= 1;
-                ledger.write(&dead).unwrap();
-                // Of another interface: not touched.
-                dead.ifindex += 1;
-                ledger.write(&dead).unwrap();
-
-                // Looking on takes nothing over.
-                apply_on_record(&ledger, &ns, "off0", OffloadChoice::Keep, skb).unwrap();
-                assert_eq!(records(&directory).len(), 2);
-
-                let run = apply_on_record(&ledger, &ns, "off0", OffloadChoice::Fix, skb).unwrap();
-                let taken: Vec<_> = run
-                    .findings
-                    .iter()
-                    .filter(|finding| finding.state == State::Adopted)
-                    .map(|finding| finding.feature)
-                    .collect();
-                assert_eq!(taken, adopted, "{recorded:?} {on} {skb}");
-                assert_eq!(gro(), on && !skb);
-                let mut left = records(&directory);
-                left.retain(|record| record.ifindex != dead.ifindex);
-                assert!(left.iter().all(Record::is_live), "{left:?}");
-                assert_eq!(left.len(), run.guards.len());
-                drop(run);
-                assert!(gro());
-                assert_eq!(records(&directory), [dead]);
-            });
-        }
-    }
-
-    #[test]
-    fn a_missing_interface_is_named() {
-        let error = apply(&NetNs::own(), "no-such-if", OffloadChoice::Keep, false).unwrap_err();
-        assert!(error.to_string().contains("\"no-such-if\""), "{error}");
-    }
-
-    #[test]
-    fn the_loopback_has_nothing_that_hides_or_merges() {
-        let offloads = apply(&NetNs::own(), "lo", OffloadChoice::Require, false).unwrap();
-        assert_eq!(offloads.remarkable().count(), 0);
-        assert!(offloads.guards.is_empty());
-        assert_eq!(offloads.findings.len(), OWN.len());
-    }
 }
