@@ -309,13 +309,12 @@ fn namespace(record: &Record) -> Result<Option<NetNs>, String> {
     if is_it(Path::new("/proc/thread-self/ns/net")) {
         return Ok(Some(NetNs::own()));
     }
-    if let Some(name) = &record.netns {
-        let ns = NetNs::open(name);
-        if let Ok(ns) = ns
-            && is_it(&Path::new(NAMED).join(name))
-        {
-            return Ok(Some(ns));
-        }
+    // A path stays a path when it is joined.
+    if let Some(name) = &record.netns
+        && is_it(&Path::new(NAMED).join(name))
+        && let Ok(ns) = NetNs::open(name)
+    {
+        return Ok(Some(ns));
     }
     let open = |name: &str| NetNs::open(name).map(Some).map_err(|e| e.to_string());
     for entry in directory(NAMED) {
