@@ -28,7 +28,7 @@ as_owner() {
     if [ "$(id -un)" = "$owner" ]; then
         PATH=$owner_path "$@"
     else
-        sudo -u "$owner" -H env PATH="$owner_path" CARGO_TARGET_DIR="$target" "$@"
+        runuser -u "$owner" -- env HOME="$owner_home" USER="$owner" PATH="$owner_path" CARGO_TARGET_DIR="$target" "$@"
     fi
 }
 
@@ -92,7 +92,7 @@ need_rust() {
     fi
     if (cd "$repository" && as_owner rustup --version >/dev/null 2>&1); then
         fail 3 "Rust $pinned is missing: rustup toolchain install $pinned --component rustfmt,clippy"
-    elif apt-cache show rustup >/dev/null 2>&1; then
+    elif apt-cache policy rustup 2>/dev/null | grep -q 'Candidate: [0-9]'; then
         fail 3 "Rust is missing: sudo apt install rustup && rustup toolchain install $pinned --component rustfmt,clippy"
     else
         fail 3 "Rust is missing: install rustup (as the Rust project's install page says), as $owner; it fetches $pinned by itself"
