@@ -79,6 +79,20 @@ install_missing() {
     apt_install "${packages[@]}" || fail 3 "apt could not install ${packages[*]}"
 }
 
+# The same for what tests can do without: what needs it is skipped then.
+install_wanted() {
+    local packages package
+    mapfile -t packages < <(missing_packages "$@")
+    for package in "${packages[@]}"; do
+        if ! is_root || ! command -v apt-get >/dev/null; then
+            warn "without $package some tests are skipped"
+        else
+            say "installing $package"
+            apt_install "$package" 2>/dev/null || warn "apt has no $package: some tests are skipped"
+        fi
+    done
+}
+
 # What a build needs beside Rust: libxdp is compiled from source (clang to xz's m4), zstd by a C compiler.
 build_needs=(cc:gcc clang:clang llvm-strip:llvm m4:m4 make:make pkg-config:pkg-config
     /usr/include/libelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev)
