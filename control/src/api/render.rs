@@ -364,7 +364,7 @@ uplink  checksums_finished      12
 uplink  kernel rx_dropped        3
 
 CORE  BUSY  SLOTS FREE    OF     P50      P90      P99   P99.9     MAX  FRAMES
-2     37 %        8000  8192  900 ns  1.50 µs  12.3 µs  123 µs  2.00 s    19.3k
+2     37 %        8000  8192  900 ns  1.50 µs  12.3 µs  123 µs  2.00 s   19.3k
 ";
         assert_eq!(stats(&reading(), None), expected);
     }
