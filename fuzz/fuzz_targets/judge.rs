@@ -27,8 +27,10 @@ const SLOTS: u32 = 160;
 const SLOT: usize = 2048;
 const BATCH: usize = 16;
 
-/// What the played kernel does with a write.
-const ANSWERS: [i32; 4] = [0, -5 /* EIO */, -22 /* EINVAL */, -19 /* ENODEV */];
+/// What the played kernel does with writes to one of the sinks: it takes them, or EIO, EINVAL, ENODEV.
+const ANSWERS: [i32; 4] = [0, -5, -22, -19];
+/// What it answers to a cancelled read.
+const ECANCELED: i32 = -125;
 
 struct Bench {
     io: Io,
@@ -222,7 +224,7 @@ impl Bench {
         // Reads that were cancelled give their slots back.
         let kernel = self.io.ring.kernel();
         while !kernel.pending.is_empty() {
-            kernel.answer(0, -125 /* ECANCELED */);
+            kernel.answer(0, ECANCELED);
         }
         let mut completions = Vec::with_capacity(256);
         self.io.ring.reap(&mut completions);
