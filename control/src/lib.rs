@@ -9,5 +9,6 @@ mod directory;
 pub mod doctor;
 pub mod kernel;
 pub mod link;
+pub mod ports;
 pub mod privilege;
 pub mod stats;

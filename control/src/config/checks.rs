@@ -7,10 +7,11 @@ use super::{
     cores::CoreList,
     error::hint,
     machine::Machine,
-    model::{Config, PortKind},
+    model::Config,
     plan::{Overrides, PlannedPipeline, PlannedPort, Problems},
     reader::At,
 };
+use crate::ports::{Placement, Role};
 
 /// The ports that pipelines use, and the pipelines with their names resolved to them.
 pub(crate) fn resolve(
@@ -116,18 +117,11 @@ fn directions(config: &Config, problems: &mut Problems) {
     for (i, pipeline) in config.pipelines.iter().enumerate() {
         let context = format!("pipelines[{i}]");
         for name in &pipeline.from {
-            if let Some(port) = config.port(name)
-                && let PortKind::Tap(tap) = &port.kind
-                && tap.passive.as_deref() == Some(&true)
+            if let Some(why) = config
+                .port(name)
+                .and_then(|port| port.kind.refuses(Role::Source, name))
             {
-                problems.config(
-                    name.at,
-                    context.clone(),
-                    format!(
-                        "port {0:?} is a sink only, because it is passive; set passive = false in [ports.{0}]",
-                        **name
-                    ),
-                );
+                problems.config(name.at, context.clone(), format!("port {:?} {why}", **name));
             }
             if let Some(first) = sources.insert(name, i)
                 && config.port(name).is_some()
@@ -147,15 +141,8 @@ fn directions(config: &Config, problems: &mut Problems) {
             let Some(port) = config.port(name) else {
                 continue;
             };
-            if matches!(port.kind, PortKind::Pcap(_)) {
-                problems.config(
-                    name.at,
-                    context.clone(),
-                    format!(
-                        "port {:?} is a source only; writing capture files is not built yet (tcpdump on a tap port does it)",
-                        **name
-                    ),
-                );
+            if let Some(why) = port.kind.refuses(Role::Sink, name) {
+                problems.config(name.at, context.clone(), format!("port {:?} {why}", **name));
             } else if pipeline.from.contains(name) {
                 problems.config(
                     name.at,
@@ -172,31 +159,27 @@ fn directions(config: &Config, problems: &mut Problems) {
 
 /// Two ports that want the same device.
 fn twice(ports: &[PlannedPort], problems: &mut Problems) {
-    let mut devices: HashMap<(Option<&str>, &str), usize> = HashMap::new();
-    for (i, port) in ports.iter().enumerate() {
-        let device = match &port.kind {
-            PortKind::AfXdp(xdp) => &xdp.interface,
-            PortKind::Tap(tap) => &tap.device,
-            PortKind::Pcap(_) => continue,
-        };
-        let netns = port.kind.netns().map(|netns| netns.as_str());
-        let Some(other) = devices.insert((netns, device.as_str()), i) else {
+    let mut devices: HashMap<(Option<&str>, &str), (&PlannedPort, bool)> = HashMap::new();
+    for port in ports {
+        let Some(mine) = port.kind.occupies() else {
             continue;
         };
-        let other = &ports[other];
-        let remedy = match (&port.kind, &other.kind) {
-            (PortKind::AfXdp(_), PortKind::AfXdp(_)) => {
-                "an interface belongs to one port; name its queues there"
-            }
-            (PortKind::Tap(_), PortKind::Tap(_)) => "give one of them another name",
+        let netns = port.kind.netns().map(|netns| netns.as_str());
+        let key = (netns, mine.device.as_str());
+        let Some((other, made)) = devices.insert(key, (port, mine.made)) else {
+            continue;
+        };
+        let remedy = match (mine.made, made) {
+            (false, false) => "an interface belongs to one port; name its queues there",
+            (true, true) => "give one of them another name",
             _ => "a device that one port makes is no interface for another; write to it directly",
         };
         problems.config(
-            device.at,
+            mine.device.at,
             format!("ports.{}", port.name),
             format!(
                 "{:?} is the device of port {:?} (line {}) already; {remedy}",
-                **device, other.name, other.at.line
+                **mine.device, other.name, other.at.line
             ),
         );
     }
@@ -232,10 +215,11 @@ pub(crate) fn cores(
         }
     }
     for port in &config.ports {
-        let PortKind::AfXdp(xdp) = &port.kind else {
-            continue;
-        };
-        let Some(wanted) = &xdp.cores else {
+        let Placement::Queues {
+            cores: Some(wanted),
+            ..
+        } = port.kind.placement()
+        else {
             continue;
         };
         if let Some(core) = wanted.iter().find(|core| !cores.0.contains(core)) {

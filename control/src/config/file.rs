@@ -8,11 +8,11 @@ use super::{
     model::{
         Config, Control, Engine, HugePages, Idle, Mode, OnViolation, Pipeline, Policy, Profile,
     },
-    ports,
     reader::{At, Reader, Source},
     rules,
     value::Value,
 };
+use crate::ports;
 
 /// The most bytes that one region may have.
 pub const LARGEST_REGION: u64 = 1 << 30;

@@ -5,15 +5,14 @@
 //! from it, and `--check` prints it.
 
 mod checks;
+mod choice;
 mod cores;
 mod error;
-mod ethtool;
 mod file;
 mod inspect;
 mod machine;
 mod model;
 mod plan;
-mod ports;
 mod reader;
 mod rules;
 mod show;
@@ -26,11 +25,12 @@ mod value;
 pub use cores::{CoreList, CoreListError};
 pub use error::{Class, ConfigError, Position, exit_code};
 pub use file::{LARGEST_REGION, load, parse, parse_policy, parse_rule};
+pub use inspect::Site;
 pub use machine::{FileFact, Link, LookError, Machine, Peer};
 pub use model::{
-    AfXdp, Checksums, Config, Control, Engine, HugePages, Idle, Mode, Offloads, OnViolation, Pace,
-    Pcap, Pipeline, Policy, Port, PortKind, Profile, Queues, Tap, XdpMode,
+    Config, Control, Engine, HugePages, Idle, Mode, OnViolation, Pipeline, Policy, Port, Profile,
 };
 pub use plan::{Overrides, Plan, PlannedPipeline, PlannedPort, Unit, Worker, WorkerPipeline};
 pub use reader::At;
 pub use system::SystemMachine;
+pub(crate) use {choice::choice, error::hint, reader::Reader, value::Value};

@@ -8,9 +8,10 @@ use super::{
     error::{Class, ConfigError, Position},
     inspect,
     machine::{Link, Machine},
-    model::{Config, Engine, HugePages, Idle, Policy, PortKind},
+    model::{Config, Engine, HugePages, Idle, Policy},
     spread,
 };
+use crate::ports::{Placement, PortKind};
 
 /// What the command line sets over the file.
 #[derive(Clone, Debug, Default)]
@@ -28,11 +29,11 @@ pub struct Plan {
     pub ports: Vec<PlannedPort>,
     /// The pipelines, in the order of the file.
     pub pipelines: Vec<PlannedPipeline>,
-    /// Slots of each AF_XDP queue's region, and of a worker's own.
+    /// Slots of each region: a queue's own, of a worker's.
     pub slots: u32,
     /// Whether the file says how many; otherwise fewer will do where locked memory is short.
     pub slots_set: bool,
-    /// Bytes of a slot of an AF_XDP queue's region.
+    /// Bytes of a slot of a queue's own region.
     pub slot_size: u32,
     /// What the regions' memory is to be.
     pub hugepages: HugePages,
@@ -57,7 +58,8 @@ pub struct Worker {
     pub units: Vec<Unit>,
     /// The pipelines that run on it.
     pub pipelines: Vec<WorkerPipeline>,
-    /// Bytes of a slot of the worker's own region; `None` when all its sources are AF_XDP.
+    /// Bytes of a slot of the worker's own region; `None` when all its sources are queues
+    /// with regions of their own.
     pub own_slot_size: Option<u32>,
 }
 
@@ -66,7 +68,7 @@ pub struct Worker {
 pub struct Unit {
     /// Index into [`Plan::ports`].
     pub port: usize,
-    /// The interface's queue; of a TAP the number of its descriptor; 0 for a file.
+    /// The interface's queue, or the number of the port's descriptor, by [`Placement`].
     pub queue: u32,
     /// Whether it is polled.
     pub source: bool,
@@ -98,9 +100,10 @@ pub struct PlannedPort {
     pub source: bool,
     /// Whether a pipeline goes to it.
     pub sink: bool,
-    /// The queues of an AF_XDP port, ascending; of another kind as many numbers as it has descriptors.
+    /// The queues of a port that is placed by them, ascending; of another as many numbers as it has
+    /// descriptors.
     pub queues: Vec<u32>,
-    /// The interface of an AF_XDP port, where it could be looked at.
+    /// The interface that frames come from, where it is there already and could be looked at.
     pub link: Option<Link>,
 }
 
@@ -108,13 +111,12 @@ impl PlannedPort {
     /// Whether the host is kept from answering on this port's device: as configured, else unless the
     /// port is a source.
     pub fn passive(&self) -> bool {
-        match &self.kind {
-            PortKind::Tap(tap) => tap
-                .passive
-                .as_ref()
-                .map_or(!self.source, |passive| passive.value),
-            _ => false,
-        }
+        self.kind.passive(self.source)
+    }
+
+    /// Whether each of its queues has a region of its own and belongs to one worker.
+    pub(crate) fn by_queue(&self) -> bool {
+        matches!(self.kind.placement(), Placement::Queues { .. })
     }
 }
 
@@ -150,7 +152,7 @@ impl Plan {
         let cores = checks::cores(config, overrides, machine, &mut problems);
         inspect::ports(&mut ports, machine, &mut problems);
         inspect::veth_loops(&ports, &pipelines, machine, &mut problems);
-        inspect::frames_fit(&ports, config.engine.slot_size, &mut problems);
+        inspect::cautions(&ports, config.engine.slot_size, &mut problems);
         let own_slot_size = own_slot_size(&config.engine, &ports, &mut problems);
         if !problems.errors.is_empty() {
             return Err(problems.into_errors());
@@ -166,7 +168,7 @@ impl Plan {
                 node: machine.node(core),
                 own_slot_size: units
                     .iter()
-                    .any(|unit| unit.source && !matches!(ports[unit.port].kind, PortKind::AfXdp(_)))
+                    .any(|unit| unit.source && !ports[unit.port].by_queue())
                     .then_some(own_slot_size),
                 units,
                 pipelines,
@@ -175,7 +177,7 @@ impl Plan {
         let finite = ports
             .iter()
             .filter(|port| port.source)
-            .all(|port| matches!(&port.kind, PortKind::Pcap(pcap) if pcap.loops > 0));
+            .all(|port| port.kind.ends());
         Ok(Self {
             workers,
             ports,
@@ -191,7 +193,7 @@ impl Plan {
         })
     }
 
-    /// Bytes of frame memory of one worker: one region for each AF_XDP queue and its own.
+    /// Bytes of frame memory of one worker: one region for each queue that has its own, and the worker's.
     pub fn memory(&self, worker: &Worker) -> u64 {
         let slots = u64::from(self.slots);
         let queues = self.umems(worker) as u64;
@@ -201,34 +203,32 @@ impl Plan {
                 .map_or(0, |size| slots * u64::from(size))
     }
 
-    /// How many AF_XDP queues a worker has, each with a UMEM of its own.
+    /// How many queues with a UMEM of their own a worker has.
     pub fn umems(&self, worker: &Worker) -> usize {
-        let xdp = |unit: &&Unit| matches!(self.ports[unit.port].kind, PortKind::AfXdp(_));
-        worker.units.iter().filter(xdp).count()
+        let by_queue = |unit: &&Unit| self.ports[unit.port].by_queue();
+        worker.units.iter().filter(by_queue).count()
     }
 }
 
-/// An Ethernet header and two VLAN tags: what a frame has beside its MTU.
-const HEADERS: u32 = 14 + 8;
-
-/// Bytes of a slot in a worker's own region: the largest MTU of its ports, at least `slot_size`.
+/// Bytes of a slot in a worker's own region: the largest frame of its ports, at least `slot_size`.
 fn own_slot_size(engine: &Engine, ports: &[PlannedPort], problems: &mut Problems) -> u32 {
     let mut size = engine.slot_size;
     for port in ports {
-        let PortKind::Tap(tap) = &port.kind else {
+        let Some(frame) = port.kind.largest_frame() else {
             continue;
         };
-        let wanted = (*tap.mtu + HEADERS).next_multiple_of(64);
+        let wanted = frame.bytes.next_multiple_of(64);
         let bytes = u64::from(wanted) * u64::from(*engine.slots);
         if bytes > super::LARGEST_REGION {
             problems.config(
-                tap.mtu.at,
+                frame.at,
                 format!("ports.{}", port.name),
                 format!(
-                    "mtu {} makes slots of {wanted} bytes, {} of them more than 1 GiB; set slots = {} or a smaller mtu",
-                    *tap.mtu,
+                    "{key} {} makes slots of {wanted} bytes, {} of them more than 1 GiB; set slots = {} or a smaller {key}",
+                    frame.value,
                     *engine.slots,
-                    super::LARGEST_REGION / u64::from(wanted)
+                    super::LARGEST_REGION / u64::from(wanted),
+                    key = frame.key,
                 ),
             );
         }

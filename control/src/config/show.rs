@@ -3,8 +3,8 @@
 use std::fmt;
 
 use super::{
-    model::{Mode, Pace, PortKind},
-    plan::{Plan, PlannedPort, Unit},
+    model::Mode,
+    plan::{Plan, Unit},
 };
 
 impl fmt::Display for Plan {
@@ -22,7 +22,13 @@ impl fmt::Display for Plan {
                 (true, false) => "in",
                 _ => "out",
             };
-            writeln!(f, "  {:width$}  {:7}  {}", port.name, way, describe(port))?;
+            writeln!(
+                f,
+                "  {:width$}  {:7}  {}",
+                port.name,
+                way,
+                port.kind.describe(port)
+            )?;
         }
         writeln!(f, "pipelines")?;
         for pipeline in &self.pipelines {
@@ -118,71 +124,10 @@ impl Plan {
     /// A unit in words: `uplink/0`, or the port's name where there is one descriptor of it.
     pub(crate) fn unit(&self, unit: &Unit) -> String {
         let port = &self.ports[unit.port];
-        match &port.kind {
-            PortKind::AfXdp(_) => format!("{}/{}", port.name, unit.queue),
-            PortKind::Tap(_) if port.queues.len() > 1 => format!("{}/{}", port.name, unit.queue),
-            _ => port.name.clone(),
-        }
-    }
-}
-
-fn describe(port: &PlannedPort) -> String {
-    let netns = match port.kind.netns() {
-        Some(netns) => format!(" in namespace {}", **netns),
-        None => String::new(),
-    };
-    match &port.kind {
-        PortKind::AfXdp(xdp) => {
-            let numbers = port.queues.iter().map(|&queue| queue as usize).collect();
-            let mut text = format!(
-                "af_xdp on {}{netns}, {} {}, mode {}, checksums {}, offloads {}",
-                *xdp.interface,
-                if port.queues.len() == 1 {
-                    "queue"
-                } else {
-                    "queues"
-                },
-                super::CoreList(numbers),
-                *xdp.mode,
-                xdp.checksums,
-                xdp.offloads
-            );
-            match &port.link {
-                Some(link) if !link.driver.is_empty() => {
-                    text += &format!(" ({}, mtu {})", link.driver, link.mtu);
-                }
-                Some(link) => text += &format!(" (mtu {})", link.mtu),
-                None => text += " (not inspected)",
-            }
-            text
-        }
-        PortKind::Tap(tap) => {
-            let mut text = format!("tap {}{netns}, to be made, mtu {}", *tap.device, *tap.mtu);
-            if port.queues.len() > 1 {
-                text += &format!(", {} queues", port.queues.len());
-            }
-            if port.passive() {
-                text += ", passive";
-            }
-            if let Some(time) = tap.wait_for_consumer {
-                text += &format!(", waits {time:?} for a listener");
-            }
-            text
-        }
-        PortKind::Pcap(pcap) => {
-            let pace = match pcap.pace {
-                Pace::Original if pcap.speed == 1.0 => "at its original pace".to_owned(),
-                Pace::Original => format!("at {} times its original pace", pcap.speed),
-                Pace::Top => "as fast as it goes".to_owned(),
-                Pace::Pps(rate) => format!("at {rate} frames a second"),
-                Pace::Mbps(rate) => format!("at {rate} Mbit/s"),
-            };
-            let loops = match pcap.loops {
-                0 => ", for ever".to_owned(),
-                1 => String::new(),
-                n => format!(", {n} times"),
-            };
-            format!("pcap {} {pace}{loops}", pcap.path.display())
+        if port.by_queue() || port.queues.len() > 1 {
+            format!("{}/{}", port.name, unit.queue)
+        } else {
+            port.name.clone()
         }
     }
 }

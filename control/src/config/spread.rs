@@ -1,9 +1,10 @@
 //! Which core polls what.
 //!
-//! Queue `q` of every AF_XDP port goes to worker `q mod n`, so that a frame that goes from queue `q` of
-//! one interface to queue `q` of another stays on its core; a port's `cores` say otherwise. Each
-//! (interface, queue) belongs to one worker. A TAP has one queue for each worker that writes or reads
-//! it. Single sources go to the least loaded worker that can reach their sinks.
+//! Queue `q` of every port that is placed by its queues goes to worker `q mod n`, so that a frame that goes
+//! from queue `q` of one interface to queue `q` of another stays on its core; a port's `cores` say
+//! otherwise. Each (interface, queue) belongs to one worker. Other ports have one descriptor for each
+//! worker that writes or reads them. Single sources go to the least loaded worker that can reach their
+//! sinks.
 
 use std::collections::BTreeSet;
 
@@ -11,15 +12,14 @@ use dataplane::frame::MAX_REGIONS;
 
 use super::{
     cores::CoreList,
-    inspect,
-    model::PortKind,
     plan::{PlannedPipeline, PlannedPort, Problems, Unit, WorkerPipeline},
 };
+use crate::ports::{Placement, more_queues};
 
 /// A worker's core, units and pipelines.
 type Share = (usize, Vec<Unit>, Vec<WorkerPipeline>);
 
-/// Distributes the ports over the cores. Fills in the queues of ports that are not AF_XDP.
+/// Distributes the ports over the cores. Numbers the descriptors of ports that are not placed by queues.
 pub(crate) fn spread(
     ports: &mut [PlannedPort],
     pipelines: &[PlannedPipeline],
@@ -36,7 +36,7 @@ pub(crate) fn spread(
     spread.sinks_within_reach(problems);
     let workers = spread.workers;
     for (port, workers) in ports.iter_mut().zip(&workers) {
-        if !matches!(port.kind, PortKind::AfXdp(_)) {
+        if !port.by_queue() {
             port.queues = (0..workers.len() as u32).collect();
         }
     }
@@ -48,8 +48,8 @@ pub(crate) fn spread(
             idle.push(core);
             continue;
         }
-        let xdp = |unit: &&Unit| matches!(ports[unit.port].kind, PortKind::AfXdp(_));
-        let regions = units.iter().filter(xdp).count() + 1;
+        let by_queue = |unit: &&Unit| ports[unit.port].by_queue();
+        let regions = units.iter().filter(by_queue).count() + 1;
         // Half of them are left for regions that are still being given back when ports return.
         if regions > MAX_REGIONS / 2 {
             problems.flag(
@@ -87,45 +87,44 @@ struct Spread<'a> {
 
 /// The worker whose queue this is.
 fn home(port: &PlannedPort, cores: &[usize], queue: u32) -> usize {
-    let wanted = match &port.kind {
-        PortKind::AfXdp(xdp) => xdp.cores.as_ref(),
-        _ => None,
-    };
-    match wanted {
-        Some(wanted) => {
+    match port.kind.placement() {
+        Placement::Queues {
+            cores: Some(wanted),
+            ..
+        } => {
             let core = wanted[queue as usize % wanted.len()];
             cores.iter().position(|&c| c == core).unwrap_or(0)
         }
-        None => queue as usize % cores.len().max(1),
+        _ => queue as usize % cores.len().max(1),
     }
 }
 
-/// The workers that have a queue of an AF_XDP port.
+/// The workers that have a queue of a port that is placed by them.
 fn homes(port: &PlannedPort, cores: &[usize]) -> BTreeSet<usize> {
     let queues = port.queues.iter();
     queues.map(|&queue| home(port, cores, queue)).collect()
 }
 
 impl Spread<'_> {
-    fn is_xdp(&self, port: usize) -> bool {
-        matches!(self.ports[port].kind, PortKind::AfXdp(_))
+    fn by_queue(&self, port: usize) -> bool {
+        self.ports[port].by_queue()
     }
 
     /// Places every source: first those whose place is given, then what they write to, then the rest
     /// one by one.
     fn place(&mut self) {
         for (i, port) in self.ports.iter().enumerate() {
-            if self.is_xdp(i) && port.source {
+            if self.by_queue(i) && port.source {
                 self.workers[i] = homes(port, self.cores);
             }
         }
         loop {
             self.follow();
             let unplaced = |&i: &usize| self.ports[i].source && self.workers[i].is_empty();
-            // A TAP that something placed writes to gets its place from there: files go first.
-            let files = |&i: &usize| matches!(self.ports[i].kind, PortKind::Pcap(_));
+            // What has descriptors and is written to gets its place from there: single things go first.
+            let single = |&i: &usize| matches!(self.ports[i].kind.placement(), Placement::Single);
             let mut sources = (0..self.ports.len()).filter(unplaced);
-            let next = sources.clone().find(files).or_else(|| sources.next());
+            let next = sources.clone().find(single).or_else(|| sources.next());
             let Some(source) = next else {
                 break;
             };
@@ -134,8 +133,8 @@ impl Spread<'_> {
         }
     }
 
-    /// Takes the workers of each pipeline's sources on to its sinks, and from TAPs that are sources as
-    /// well to their sinks, until nothing changes.
+    /// Takes the workers of each pipeline's sources on to its sinks, and from sinks that are sources
+    /// as well to their sinks, until nothing changes.
     fn follow(&mut self) {
         loop {
             let before = self.workers.clone();
@@ -146,8 +145,8 @@ impl Spread<'_> {
                     .flat_map(|&from| self.workers[from].iter().copied())
                     .collect();
                 for &to in &pipeline.to {
-                    // An AF_XDP source has its workers; a sink alone has those that write it.
-                    if !(self.is_xdp(to) && self.ports[to].source) {
+                    // A source with queues has its workers; a sink alone has those that write it.
+                    if !(self.by_queue(to) && self.ports[to].source) {
                         self.workers[to].extend(&readers);
                     }
                 }
@@ -158,14 +157,14 @@ impl Spread<'_> {
         }
     }
 
-    /// The least loaded of the workers that have a queue of each AF_XDP sink of this source.
+    /// The least loaded of the workers that have a queue of each sink of this source that is placed by queues.
     fn best(&self, source: usize) -> usize {
         let sinks = self
             .pipelines
             .iter()
             .filter(|pipeline| pipeline.from.contains(&source))
             .flat_map(|pipeline| &pipeline.to)
-            .filter(|&&to| self.is_xdp(to));
+            .filter(|&&to| self.by_queue(to));
         let mut able: BTreeSet<usize> = (0..self.cores.len()).collect();
         for &sink in sinks {
             let homes = homes(&self.ports[sink], self.cores);
@@ -178,8 +177,8 @@ impl Spread<'_> {
                 .enumerate()
                 .filter(|(_, port)| port.source);
             sources
-                .map(|(i, port)| match &port.kind {
-                    PortKind::AfXdp(_) => {
+                .map(|(i, port)| match port.kind.placement() {
+                    Placement::Queues { .. } => {
                         let mine = |queue: &&u32| home(port, self.cores, **queue) == worker;
                         port.queues.iter().filter(mine).count()
                     }
@@ -193,7 +192,7 @@ impl Spread<'_> {
             .unwrap_or(0)
     }
 
-    /// Every worker that writes an AF_XDP port needs a queue of it.
+    /// Every worker that writes a port which is placed by its queues needs one of them.
     fn sinks_within_reach(&self, problems: &mut Problems) {
         for (i, pipeline) in self.pipelines.iter().enumerate() {
             let writers: BTreeSet<usize> = pipeline
@@ -202,10 +201,11 @@ impl Spread<'_> {
                 .flat_map(|&from| self.workers[from].iter().copied())
                 .collect();
             for (&to, &at) in pipeline.to.iter().zip(&pipeline.to_at) {
-                let PortKind::AfXdp(xdp) = &self.ports[to].kind else {
+                let port = &self.ports[to];
+                let Placement::Queues { interface, .. } = port.kind.placement() else {
                     continue;
                 };
-                let homes = homes(&self.ports[to], self.cores);
+                let homes = homes(port, self.cores);
                 let without: Vec<usize> =
                     writers.difference(&homes).map(|&w| self.cores[w]).collect();
                 if without.is_empty() {
@@ -219,14 +219,14 @@ impl Spread<'_> {
                         "the {} {} would write to {:?}, whose {} belong to the {} {}, and two workers cannot share a queue; make more queues ({}), or use one worker (--cores {})",
                         workers(&without),
                         CoreList(without.clone()),
-                        self.ports[to].name,
-                        match self.ports[to].queues.len() {
+                        port.name,
+                        match port.queues.len() {
                             1 => "one queue".to_owned(),
                             n => format!("{n} queues"),
                         },
                         workers(&with),
                         CoreList(with.clone()),
-                        inspect::more_queues(xdp, self.ports[to].link.as_ref(), self.cores.len()),
+                        more_queues(interface, port.kind.netns(), port.link.as_ref(), self.cores.len()),
                         with.first().or(self.cores.first()).copied().unwrap_or(0),
                     ),
                 );
@@ -260,8 +260,8 @@ fn units(
             source: port.source,
             sink: port.sink,
         };
-        match &port.kind {
-            PortKind::AfXdp(_) => {
+        match port.kind.placement() {
+            Placement::Queues { .. } => {
                 let mine = port
                     .queues
                     .iter()
@@ -270,14 +270,13 @@ fn units(
                 let enough = if port.source { usize::MAX } else { 1 };
                 units.extend(mine.take(enough).map(|&queue| unit(queue)));
             }
-            PortKind::Tap(_) => {
+            Placement::Descriptors | Placement::Single => {
                 let number = workers[i]
                     .iter()
                     .take_while(|&&other| other != worker)
                     .count();
                 units.push(unit(number as u32));
             }
-            PortKind::Pcap(_) => units.push(unit(0)),
         }
     }
     units
@@ -312,7 +311,7 @@ fn unused_queues(
     problems: &mut Problems,
 ) {
     for (i, port) in ports.iter().enumerate() {
-        if port.source || !matches!(port.kind, PortKind::AfXdp(_)) {
+        if port.source || !port.by_queue() {
             continue;
         }
         let used = |queue: &u32| {

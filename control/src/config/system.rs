@@ -18,14 +18,14 @@ use nix::sched::sched_getaffinity;
 
 use super::{
     cores::CoreList,
-    ethtool,
     machine::{FileFact, Link, LookError, Machine, Peer},
 };
 use crate::{
     kernel::foreign::ForeignProgram,
     link::{
+        ethtool::{Ethtool, EthtoolError},
         netlink::{self, Netlink, NetlinkError},
-        netns::{NetNs, NetNsError, in_netns},
+        netns::{NetNs, NetNsError},
     },
 };
 
@@ -79,8 +79,9 @@ impl Machine for SystemMachine {
     fn links(&self, netns: Option<&str>) -> Result<Vec<Link>, LookError> {
         let ns = NetNs::open_or_own(netns)?;
         let mut netlink = Netlink::open(&ns)?;
+        let ethtool = Ethtool::open(&ns)?;
         let found = netlink.links()?;
-        let mut links = in_netns(&ns, || found.iter().map(link).collect::<Vec<_>>())?;
+        let mut links: Vec<_> = found.iter().map(|found| link(found, &ethtool)).collect();
         addresses(&mut netlink, &mut links)?;
         default_routes(&mut netlink, &mut links)?;
         Ok(links)
@@ -145,8 +146,17 @@ impl From<NetlinkError> for LookError {
     }
 }
 
-/// What rtnetlink says of a link, and the driver beside it: in the link's namespace.
-fn link(found: &netlink::Link) -> Link {
+impl From<EthtoolError> for LookError {
+    fn from(error: EthtoolError) -> Self {
+        match error {
+            EthtoolError::NetNs(error) => error.into(),
+            error => LookError::Other(io::Error::other(error)),
+        }
+    }
+}
+
+/// What rtnetlink says of a link, and the driver beside it.
+fn link(found: &netlink::Link, ethtool: &Ethtool) -> Link {
     Link {
         name: found.name.clone(),
         index: found.ifindex,
@@ -155,9 +165,9 @@ fn link(found: &netlink::Link) -> Link {
         driver: match found.ifindex {
             // Every namespace's first, and nobody else's (LOOPBACK_IFINDEX, include/net/flow.h).
             1 => "loopback".to_owned(),
-            _ => ethtool::driver(&found.name).unwrap_or_default(),
+            _ => ethtool.driver(&found.name).unwrap_or_default(),
         },
-        queues: ethtool::queues(&found.name).unwrap_or(1).max(1),
+        queues: ethtool.queues(&found.name).unwrap_or(1).max(1),
         peer: match found.is_veth() {
             true => found.lower.map(|other| Peer {
                 index: other.ifindex,

@@ -25,7 +25,7 @@ pub struct StartError {
 
 impl StartError {
     /// The configuration of a port is wrong.
-    pub(super) fn config(port: &str, error: &dyn fmt::Display) -> Self {
+    pub(crate) fn config(port: &str, error: &dyn fmt::Display) -> Self {
         Self {
             code: exit::CONFIG,
             message: format!("port {port}: {error}"),
@@ -33,7 +33,7 @@ impl StartError {
     }
 
     /// The machine refuses something that a port needs.
-    pub(super) fn machine(port: &str, error: &dyn fmt::Display) -> Self {
+    pub(crate) fn machine(port: &str, error: &dyn fmt::Display) -> Self {
         Self {
             code: exit::MACHINE,
             message: format!("port {port}: {error}"),

@@ -6,7 +6,6 @@
 
 mod error;
 mod policies;
-mod ports;
 mod service;
 mod startup;
 
@@ -36,13 +35,10 @@ use nix::{
     },
 };
 
+use self::policies::Policies;
 pub use self::{
     error::{StartError, exit},
     startup::Options,
-};
-use self::{
-    policies::Policies,
-    ports::{Device, Turn},
 };
 use crate::{
     api::server::Server,
@@ -52,6 +48,7 @@ use crate::{
         monitor::LinkMonitor,
         netns::NetNs,
     },
+    ports::{Device, Turn},
     stats::Stats,
 };
 

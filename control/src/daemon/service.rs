@@ -2,12 +2,13 @@
 
 use dataplane::worker::report::{Report, residence_histogram};
 
-use super::{Live, Shared, ports::Device};
+use super::{Live, Shared};
 use crate::{
     api::{
         protocol::{Applied, PolicyText, PortInfo, Refusal},
         server::Service,
     },
+    ports::Device,
     stats::{PipelineStats, PortStats, Residence, Stats, WorkerStats},
 };
 

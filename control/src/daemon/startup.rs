@@ -20,13 +20,13 @@ use nix::sys::{
     signalfd::SignalFd,
 };
 
-use super::{Daemon, Live, Place, Policies, Shared, StartError, exit, ports};
+use super::{Daemon, Live, Place, Policies, Shared, StartError, exit};
 use crate::{
     api::{
         server::Server,
         socket::{ControlSocket, SocketError, default_path},
     },
-    config::{Checksums, Config, Plan, PortKind, Worker},
+    config::{Config, Plan, Worker},
     link::monitor::LinkMonitor,
     privilege,
 };
@@ -64,7 +64,7 @@ impl Daemon {
         for planned in &plan.ports {
             live.push(Live {
                 name: planned.name.clone(),
-                device: ports::make(planned, &plan)?,
+                device: planned.kind.make(planned, &plan)?,
                 units: Vec::new(),
                 retry: None,
                 tries: 0,
@@ -184,9 +184,9 @@ fn worker_spec(
                     .iter()
                     .map(|&unit| SourceSpec {
                         port: index(unit),
-                        finish_checksums: finishes_checksums(
-                            &plan.ports[worker.units[unit].port].kind,
-                        ),
+                        finish_checksums: plan.ports[worker.units[unit].port]
+                            .kind
+                            .unfinished_checksums(),
                     })
                     .collect(),
                 policy: planned
@@ -217,14 +217,6 @@ fn worker_spec(
         ports,
         pipelines,
     })
-}
-
-fn finishes_checksums(kind: &PortKind) -> bool {
-    match kind {
-        PortKind::AfXdp(port) => port.checksums == Checksums::Auto,
-        // What a host sends into a TAP carries complete checksums: we offer no offload there.
-        PortKind::Tap(_) | PortKind::Pcap(_) => false,
-    }
 }
 
 /// The control socket, listening. For an ordinary user without a place for it there is none: the run
@@ -262,16 +254,7 @@ fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSo
 /// The privileges that opening the ports takes.
 fn require_privileges(plan: &Plan) -> Result<(), StartError> {
     for port in &plan.ports {
-        let needed: &[Capability] = match &port.kind {
-            PortKind::AfXdp(_) => &[
-                Capability::CAP_NET_ADMIN,
-                Capability::CAP_NET_RAW,
-                Capability::CAP_BPF,
-            ],
-            PortKind::Tap(_) => &[Capability::CAP_NET_ADMIN],
-            PortKind::Pcap(_) => &[],
-        };
-        let mut needed = needed.to_vec();
+        let mut needed = port.kind.privileges().start.to_vec();
         if port.kind.netns().is_some() {
             needed.push(Capability::CAP_SYS_ADMIN);
         }
@@ -281,23 +264,22 @@ fn require_privileges(plan: &Plan) -> Result<(), StartError> {
     Ok(())
 }
 
-/// The privileges that running takes: none, unless an interface may go away and come back.
+/// The privileges that running takes: none, unless a port may have to be opened again.
 fn kept(plan: &Plan, unlimited: bool) -> Vec<Capability> {
     let mut kept = Vec::new();
     for port in &plan.ports {
-        if let PortKind::AfXdp(config) = &port.kind {
-            kept.extend([
-                Capability::CAP_NET_ADMIN,
-                Capability::CAP_NET_RAW,
-                Capability::CAP_BPF,
-            ]);
-            if !unlimited {
-                kept.push(Capability::CAP_IPC_LOCK);
-            }
-            if config.netns.is_some() {
-                // setns(2) into it, each time its interface comes back.
-                kept.push(Capability::CAP_SYS_ADMIN);
-            }
+        let reopen = port.kind.privileges().reopen;
+        if reopen.is_empty() {
+            continue;
+        }
+        kept.extend(reopen);
+        if !unlimited && port.by_queue() {
+            // Each queue's region is made anew.
+            kept.push(Capability::CAP_IPC_LOCK);
+        }
+        if port.kind.netns().is_some() {
+            // setns(2) into it, each time its interface comes back.
+            kept.push(Capability::CAP_SYS_ADMIN);
         }
     }
     kept.sort_unstable_by_key(Capability::index);

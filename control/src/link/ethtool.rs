@@ -1,4 +1,5 @@
-//! Device features by name, through the ethtool ioctl (include/uapi/linux/ethtool.h; net/ethtool/ioctl.c).
+//! A driver's name, queues and features, through the ethtool ioctl (include/uapi/linux/ethtool.h;
+//! net/ethtool/ioctl.c, which also lists what is unprivileged: reading is).
 //!
 //! Features are bits whose places differ between kernels, so the kernel is asked for their names first.
 
@@ -10,16 +11,24 @@ use std::{
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
-use super::netns::{NetNs, NetNsError, in_netns};
+use super::{
+    NAME_MAX,
+    netns::{NetNs, NetNsError, in_netns},
+};
 
 /// From include/uapi/linux/sockios.h; the libc crate has it for other systems only.
 const SIOCETHTOOL: u32 = 0x8946;
 /// Commands and string sets (include/uapi/linux/ethtool.h).
+const GDRVINFO: u32 = 0x03;
 const GSTRINGS: u32 = 0x1b;
 const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
 const SFEATURES: u32 = 0x3b;
+const GCHANNELS: u32 = 0x3c;
 const SET_FEATURES: u32 = 4;
+/// 32-bit words of `struct ethtool_drvinfo` and `struct ethtool_channels`.
+const DRVINFO_WORDS: usize = 49;
+const CHANNELS_WORDS: usize = 9;
 /// ETH_GSTRING_LEN.
 const STRING: usize = 32;
 /// More features than any kernel has; a larger answer is not believed.
@@ -29,7 +38,7 @@ mod request {
     nix::ioctl_readwrite_bad!(ethtool, super::SIOCETHTOOL, libc::ifreq);
 }
 
-/// Why features cannot be read or set.
+/// Why a driver cannot be asked or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum EthtoolError {
     /// The namespace cannot be entered.
@@ -37,7 +46,7 @@ pub enum EthtoolError {
     NetNs(#[from] NetNsError),
     /// No socket to ask with.
     #[error(
-        "{ns}: cannot open a socket to ask for device features: {error}; check the limit on open files (ulimit -n)"
+        "{ns}: cannot open a socket to ask drivers with: {error}; check the limit on open files (ulimit -n)"
     )]
     Socket {
         /// The namespace.
@@ -108,6 +117,32 @@ impl Ethtool {
             socket,
             ns: ns.clone(),
         })
+    }
+
+    /// The name of an interface's driver. Needs no privilege.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface, or it has no driver.
+    pub fn driver(&self, interface: &str) -> Result<String, EthtoolError> {
+        // struct ethtool_drvinfo: cmd, then the driver's name in 32 bytes, then what is not asked for.
+        let mut command = [0; DRVINFO_WORDS];
+        command[0] = GDRVINFO;
+        self.ioctl(interface, "read the driver", &mut command)?;
+        Ok(text(&command[1..1 + STRING / 4]))
+    }
+
+    /// The active receive queues of an interface. Needs no privilege.
+    ///
+    /// # Errors
+    ///
+    /// When there is no such interface, or its driver does not count them.
+    pub fn queues(&self, interface: &str) -> Result<u32, EthtoolError> {
+        // struct ethtool_channels: cmd, four limits, then counts: rx, tx, other, combined.
+        let mut command = [0; CHANNELS_WORDS];
+        command[0] = GCHANNELS;
+        self.ioctl(interface, "count the queues", &mut command)?;
+        Ok(command[5].saturating_add(command[8]))
     }
 
     /// All features of an interface, by name. Needs no privilege.
@@ -185,27 +220,27 @@ impl Ethtool {
         strings[1] = SET_FEATURES;
         strings[2] = count as u32;
         self.ioctl(interface, what, &mut strings)?;
-        let bytes: Vec<u8> = strings[3..]
-            .iter()
-            .flat_map(|word| word.to_ne_bytes())
-            .collect();
-        Ok(bytes
-            .chunks_exact(STRING)
-            .map(|name| {
-                let end = name.iter().position(|&byte| byte == 0).unwrap_or(STRING);
-                String::from_utf8_lossy(&name[..end]).into_owned()
-            })
-            .collect())
+        Ok(strings[3..].chunks_exact(STRING / 4).map(text).collect())
     }
 
-    /// `command` is the command's structure as 32-bit words; the kernel writes no further than its own
-    /// length fields say, and those were set from the slice's length.
+    /// `command` is the command's structure as 32-bit words: as long as the kernel's, or as its own length
+    /// fields say.
     fn ioctl(
         &self,
         interface: &str,
         what: &'static str,
         command: &mut [u32],
     ) -> Result<(), EthtoolError> {
+        let failed = |error| EthtoolError::Ioctl {
+            ns: self.ns.clone(),
+            interface: interface.into(),
+            what,
+            error,
+        };
+        if interface.len() > NAME_MAX {
+            // Cut short, it could be the name of another.
+            return Err(failed(io::Error::from_raw_os_error(libc::ENODEV)));
+        }
         let mut ifreq = libc::ifreq {
             ifr_name: [0; libc::IFNAMSIZ],
             ifr_ifru: libc::__c_anonymous_ifr_ifru {
@@ -213,28 +248,31 @@ impl Ethtool {
             },
         };
         // The last byte stays zero.
-        for (to, from) in ifreq.ifr_name[..libc::IFNAMSIZ - 1]
-            .iter_mut()
-            .zip(interface.bytes())
-        {
+        for (to, from) in ifreq.ifr_name.iter_mut().zip(interface.bytes()) {
             *to = from as libc::c_char;
         }
-        // SAFETY: `ifreq` lives here, and its data points to a structure whose length fields the callers
-        // have set to what the slice holds; the kernel keeps neither address.
+        // SAFETY: `ifreq` lives here, and its data points to a structure which is as long as the kernel's, or
+        // whose length fields the callers have set to what the slice holds; the kernel keeps neither address.
         unsafe { request::ethtool(self.socket.as_raw_fd(), &raw mut ifreq) }
             .map(drop)
-            .map_err(|errno| EthtoolError::Ioctl {
-                ns: self.ns.clone(),
-                interface: interface.into(),
-                what,
-                error: errno.into(),
-            })
+            .map_err(|errno| failed(errno.into()))
     }
+}
+
+/// A text that ends with a zero byte or the field, in words as the kernel wrote them.
+fn text(words: &[u32]) -> String {
+    let bytes = words.iter().flat_map(|word| word.to_ne_bytes());
+    let text: Vec<u8> = bytes.take_while(|&byte| byte != 0).collect();
+    String::from_utf8_lossy(&text).into_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::link::{
+        netns::tests::in_new_netns,
+        tap::{Tap, TapOptions},
+    };
 
     #[test]
     fn the_loopbacks_features_have_names_and_states() {
@@ -243,6 +281,28 @@ mod tests {
         let loopback = features["loopback"];
         assert!(loopback.active && !loopback.changeable);
         assert!(!features["rx-lro"].active);
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_has_neither_driver_nor_queues() {
+        let ethtool = Ethtool::open(&NetNs::own()).unwrap();
+        for name in ["no-such-link-0", "a-name-that-no-interface-can-have"] {
+            assert!(ethtool.driver(name).is_err(), "{name}");
+            assert!(ethtool.queues(name).is_err(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_driver_has_its_name_and_counts_its_queues() {
+        in_new_netns(|| {
+            let ns = NetNs::own();
+            let _tap = Tap::create(&ns, &TapOptions::active("eth0")).unwrap();
+            let ethtool = Ethtool::open(&ns).unwrap();
+            assert_eq!(ethtool.driver("eth0").unwrap(), "tun");
+            assert_eq!(ethtool.queues("eth0").unwrap(), 1);
+            // The loopback counts none.
+            assert!(ethtool.queues("lo").is_err());
+        });
     }
 
     #[test]

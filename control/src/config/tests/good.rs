@@ -5,7 +5,10 @@ use std::time::Duration;
 use dataplane::policy::{IcmpKind, PortRange, Protocol, Rule};
 
 use super::{FULL, FakeMachine, parsed, plan};
-use crate::config::{Mode, Pace, PortKind, parse_policy, parse_rule};
+use crate::{
+    config::{Mode, parse_policy, parse_rule},
+    ports::{PortKind, pcap::Pace},
+};
 
 #[test]
 fn every_key_is_read() {

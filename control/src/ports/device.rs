@@ -1,25 +1,20 @@
 //! Ports as the daemon owns them: what was made or opened on the machine for a configured port, and
-//! how its queues become ports of workers. One module a kind.
-
-mod af_xdp;
-mod pcap;
-mod tap;
+//! how its queues become ports of workers.
 
 use std::sync::Arc;
 
 use dataplane::port::Port;
 
-use super::StartError;
 use crate::{
     api::protocol::PortInfo,
-    config::{Plan, PlannedPort, PortKind},
+    daemon::StartError,
     link::{listeners::PacketSockets, monitor::LinkEvent, netns::NetNs},
     stats::PortStats,
 };
 
 /// What a change of a link means for a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Turn {
+pub enum Turn {
     /// Nothing.
     None,
     /// Its link is down or its interface gone: the workers' ports are to be closed.
@@ -29,13 +24,15 @@ pub(super) enum Turn {
 }
 
 /// A configured port with everything that was made for it. Dropped, all of that is undone.
-pub(super) trait Device: Send {
+pub trait Device: Send {
     /// Opens one queue for the worker on `core`. `None` while the link is down: then it is asked again
     /// when it is up.
     fn open(&mut self, queue: u32, core: usize) -> Result<Option<Box<dyn Port>>, StartError>;
 
     /// What is worth a line in the log, once it is open.
-    fn notes(&mut self) -> Vec<String>;
+    fn notes(&mut self) -> Vec<String> {
+        Vec::new()
+    }
 
     /// The mode that was granted, for kinds that have modes.
     fn mode(&self) -> String {
@@ -70,19 +67,13 @@ pub(super) trait Device: Send {
 }
 
 /// A device that tools listen on.
-pub(super) struct Listened<'a> {
-    pub(super) name: &'a str,
-    pub(super) ifindex: u32,
-    pub(super) sockets: &'a Arc<PacketSockets>,
+pub struct Listened<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its index in its namespace.
+    pub ifindex: u32,
+    /// Who listens.
+    pub sockets: &'a Arc<PacketSockets>,
     /// How long sources are held back until something listens.
-    pub(super) wait: Option<std::time::Duration>,
-}
-
-/// Makes or opens what a port needs. Adding a kind adds an arm here and a module beside this one.
-pub(super) fn make(port: &PlannedPort, plan: &Plan) -> Result<Box<dyn Device>, StartError> {
-    Ok(match &port.kind {
-        PortKind::AfXdp(config) => Box::new(af_xdp::XdpDevice::make(port, config, plan)?),
-        PortKind::Tap(config) => Box::new(tap::TapDevice::make(port, config)?),
-        PortKind::Pcap(config) => Box::new(pcap::CaptureDevice::make(port, config)?),
-    })
+    pub wait: Option<std::time::Duration>,
 }

@@ -11,10 +11,10 @@ use dataplane::{
     },
 };
 
-use super::{Device, Turn};
+use super::{AfXdp, Offloads, Queues, XdpMode};
 use crate::{
     api::protocol::PortInfo,
-    config::{self, Plan, PlannedPort, Queues, XdpMode},
+    config::{Plan, PlannedPort},
     daemon::StartError,
     kernel::xdp::{
         Delivery, QueueCounters, Unclaimed, XdpChoice, XdpMode as Attached, XdpOptions, XdpProgram,
@@ -25,6 +25,7 @@ use crate::{
         netns::{NetNs, on_core_in_netns},
         offloads::{self, OffloadChoice, OffloadGuard},
     },
+    ports::{Device, Turn},
     stats::PortStats,
 };
 
@@ -37,7 +38,7 @@ pub(super) struct XdpDevice {
     port: String,
     interface: String,
     ns: NetNs,
-    config: config::AfXdp,
+    config: AfXdp,
     queues: Vec<u32>,
     source: bool,
     sink: bool,
@@ -58,7 +59,7 @@ pub(super) struct XdpDevice {
 impl XdpDevice {
     pub(super) fn make(
         port: &PlannedPort,
-        config: &config::AfXdp,
+        config: &AfXdp,
         plan: &Plan,
     ) -> Result<Self, StartError> {
         let ns = NetNs::open_or_own(config.netns.as_ref().map(|ns| ns.value.as_str()))
@@ -142,9 +143,9 @@ impl XdpDevice {
 
     fn settle_offloads(&mut self) -> Result<(), StartError> {
         let choice = match self.config.offloads {
-            config::Offloads::Fix => OffloadChoice::Fix,
-            config::Offloads::Keep => OffloadChoice::Keep,
-            config::Offloads::Require => OffloadChoice::Require,
+            Offloads::Fix => OffloadChoice::Fix,
+            Offloads::Keep => OffloadChoice::Keep,
+            Offloads::Require => OffloadChoice::Require,
         };
         let program = self.program.as_ref();
         let skb = program.is_some_and(|program| program.mode() == Attached::Skb);

@@ -4,15 +4,11 @@ use std::fs::File;
 
 use dataplane::port::{
     Port,
-    pcap::{self, OpenedCapture, Options, Pace, PcapPort},
+    pcap::{self, OpenedCapture, Options, Pace as Playing, PcapPort},
 };
 
-use super::Device;
-use crate::{
-    api::protocol::PortInfo,
-    config::{self, PlannedPort},
-    daemon::StartError,
-};
+use super::{Pace, Pcap};
+use crate::{api::protocol::PortInfo, config::PlannedPort, daemon::StartError, ports::Device};
 
 pub(super) struct CaptureDevice {
     path: String,
@@ -20,19 +16,19 @@ pub(super) struct CaptureDevice {
 }
 
 impl CaptureDevice {
-    pub(super) fn make(port: &PlannedPort, config: &config::Pcap) -> Result<Self, StartError> {
+    pub(super) fn make(port: &PlannedPort, config: &Pcap) -> Result<Self, StartError> {
         let path = &config.path.value;
         let file = File::open(path).map_err(|e| {
             StartError::config(&port.name, &format!("cannot open {}: {e}", path.display()))
         })?;
         let options = Options {
             pace: match config.pace {
-                config::Pace::Original => Pace::Original {
+                Pace::Original => Playing::Original {
                     speed: config.speed,
                 },
-                config::Pace::Top => Pace::Top,
-                config::Pace::Pps(pps) => Pace::Pps(pps),
-                config::Pace::Mbps(mbps) => Pace::Mbps(mbps),
+                Pace::Top => Playing::Top,
+                Pace::Pps(pps) => Playing::Pps(pps),
+                Pace::Mbps(mbps) => Playing::Mbps(mbps),
             },
             loops: config.loops.try_into().map_err(|_| {
                 StartError::config(
@@ -56,10 +52,6 @@ impl Device for CaptureDevice {
             .capture
             .take()
             .map(|capture| Box::new(PcapPort::new(capture)) as Box<dyn Port>))
-    }
-
-    fn notes(&mut self) -> Vec<String> {
-        Vec::new()
     }
 
     fn describe(&self, info: &mut PortInfo) {

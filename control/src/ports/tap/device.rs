@@ -7,20 +7,18 @@ use dataplane::port::{
     tap::{TapOptions as QueueOptions, TapPort},
 };
 
-use super::{Device, Listened};
+use super::{HEADERS, Tap as Settings};
 use crate::{
     api::protocol::PortInfo,
-    config::{self, PlannedPort},
+    config::PlannedPort,
     daemon::StartError,
     link::{
         listeners::PacketSockets,
         netns::NetNs,
         tap::{Tap, TapOptions},
     },
+    ports::{Device, Listened},
 };
-
-/// An Ethernet header and two VLAN tags: what a frame has beside its MTU.
-const HEADERS: usize = 14 + 8;
 
 pub(super) struct TapDevice {
     ns: NetNs,
@@ -35,7 +33,7 @@ pub(super) struct TapDevice {
 }
 
 impl TapDevice {
-    pub(super) fn make(port: &PlannedPort, config: &config::Tap) -> Result<Self, StartError> {
+    pub(super) fn make(port: &PlannedPort, config: &Settings) -> Result<Self, StartError> {
         let fail = |error: &dyn std::fmt::Display| StartError::machine(&port.name, error);
         let ns = NetNs::open_or_own(config.netns.as_ref().map(|ns| ns.value.as_str()))
             .map_err(|e| fail(&e))?;
@@ -68,7 +66,7 @@ impl Device for TapDevice {
             return Ok(None);
         };
         let options = QueueOptions {
-            max_frame: self.mtu as usize + HEADERS,
+            max_frame: (self.mtu + HEADERS) as usize,
             source: self.source,
         };
         Ok(Some(Box::new(TapPort::new(

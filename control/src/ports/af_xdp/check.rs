@@ -1,0 +1,136 @@
+//! An interface against the machine: is it there, up, free and able; which queues it has.
+
+use super::{AfXdp, Queues, XdpMode};
+use crate::{
+    config::{At, PlannedPort, Site, hint},
+    ports::{
+        Found,
+        interface::{more_queues, within},
+    },
+};
+
+/// Drivers that are known to have no zero-copy AF_XDP. Whether another has it, only binding tells.
+const NO_ZERO_COPY: &[&str] = &[
+    "veth", "tun", "loopback", "bridge", "dummy", "macvlan", "ipvlan", "vxlan", "ifb",
+];
+
+/// What AF_XDP leaves free in a slot before a frame: XDP_PACKET_HEADROOM (include/uapi/linux/bpf.h).
+const HEADROOM: u32 = 256;
+
+/// An Ethernet header and one VLAN tag.
+const HEADER: u32 = 14 + 4;
+
+/// Finds the interface and its queues, and says what stands against taking it.
+pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
+    let name = xdp.interface.as_str();
+    let netns = xdp.netns.as_ref();
+    let Some(links) = site.links(netns) else {
+        let queues = match &xdp.queues {
+            Queues::All => {
+                site.note(format!(
+                    "{}: the queues of {name} are not known; queue 0 stands for all",
+                    site.context()
+                ));
+                vec![0]
+            }
+            Queues::These(queues) => sorted(queues),
+        };
+        return Found { queues, link: None };
+    };
+    let Some(link) = links.iter().find(|link| link.name == name).cloned() else {
+        let near = hint(
+            name,
+            links.iter().map(|link| link.name.as_str()),
+            "interface",
+        );
+        let place = match netns {
+            Some(netns) => format!(" in namespace {:?}", **netns),
+            None => String::new(),
+        };
+        site.refuse(
+            xdp.interface.at,
+            format!("interface {name:?} does not exist{place}{near}"),
+        );
+        return Found::default();
+    };
+    // The commands of the remedies, where the interface is.
+    let ip = format!("{}ip", within(netns));
+    let at = xdp.interface.at;
+    if !link.up {
+        site.refuse(at, format!("{name} is down; run: {ip} link set {name} up"));
+    }
+    if !xdp.force && (!link.addresses.is_empty() || link.default_route) {
+        let what = match (link.addresses.first(), link.default_route) {
+            (Some(address), true) => format!("the address {address} and the default route"),
+            (Some(address), false) => format!("the address {address}"),
+            (None, _) => "the default route".to_owned(),
+        };
+        let message = format!(
+            "{name} has {what}, and the host would no longer get its frames; set force = true to take it all the same (kind = \"af_packet\", which leaves the host its traffic, is not built yet)"
+        );
+        site.refuse(at, message);
+    }
+    if let Some(id) = link.xdp {
+        let program = site.machine().program(id);
+        let message = format!(
+            "{name} runs an XDP program already: {program}; stop its owner, or take it off: {ip} link set dev {name} xdp off"
+        );
+        site.refuse(at, message);
+    }
+    if *xdp.mode == XdpMode::ZeroCopy && NO_ZERO_COPY.contains(&link.driver.as_str()) {
+        site.refuse(
+            xdp.mode.at,
+            format!(
+                "{name} has the driver {:?}, which has no zero-copy AF_XDP; set mode = \"auto\" or \"copy\"",
+                link.driver
+            ),
+        );
+    }
+    let queues = match &xdp.queues {
+        Queues::All => (0..link.queues.max(1)).collect(),
+        Queues::These(queues) => {
+            for queue in queues.iter().filter(|queue| ***queue >= link.queues) {
+                let has = match link.queues {
+                    0 | 1 => "queue 0 only".to_owned(),
+                    n => format!("queues 0-{}", n - 1),
+                };
+                site.refuse(
+                    queue.at,
+                    format!(
+                        "{name} has {has}, no queue {}; where the driver has more, they come with: {}",
+                        **queue,
+                        more_queues(name, netns, Some(&link), **queue as usize + 1)
+                    ),
+                );
+            }
+            sorted(queues)
+        }
+    };
+    Found {
+        queues,
+        link: Some(link),
+    }
+}
+
+fn sorted(queues: &[At<u32>]) -> Vec<u32> {
+    let mut queues: Vec<u32> = queues.iter().map(|queue| queue.value).collect();
+    queues.sort_unstable();
+    queues
+}
+
+/// Says when a source may get frames that no slot holds.
+pub(super) fn frames_fit(xdp: &AfXdp, port: &PlannedPort, slot_size: u32) -> Option<String> {
+    let link = port.link.as_ref()?;
+    let room = slot_size - HEADROOM;
+    if link.mtu + HEADER <= room || !port.source {
+        return None;
+    }
+    let remedy = match slot_size {
+        2048 if link.mtu + HEADER <= 4096 - HEADROOM => "; set slot_size = 4096",
+        _ => "; set the interface's mtu lower",
+    };
+    Some(format!(
+        "port {:?}: {} has mtu {}, but a slot of {slot_size} bytes holds frames of {room}; longer ones are lost and counted{remedy}",
+        port.name, *xdp.interface, link.mtu
+    ))
+}

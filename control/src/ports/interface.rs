@@ -1,0 +1,79 @@
+//! Interfaces and network namespaces as ports name them: what a name may be, and the commands that a
+//! remedy shows.
+
+use crate::{
+    config::{At, Link, Value},
+    link::NAME_MAX,
+};
+
+/// The name of an interface, which may not be there yet.
+pub(super) fn interface_name(value: &Value<'_, '_>) -> Option<String> {
+    let name = value.string()?;
+    if let Some(fault) = interface_fault(name) {
+        value.error(format!("{name:?} {fault}"));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// What the kernel has against a name for an interface (dev_valid_name in net/core/dev.c).
+pub(super) fn interface_fault(name: &str) -> Option<String> {
+    if name.is_empty() {
+        return Some("is empty; name an interface".to_owned());
+    }
+    if name.len() > NAME_MAX {
+        return Some(format!(
+            "is {} bytes long; the kernel allows an interface {NAME_MAX}",
+            name.len()
+        ));
+    }
+    if name == "." || name == ".." {
+        return Some("is no name for an interface".to_owned());
+    }
+    name.chars()
+        .find(|c| matches!(c, '/' | ':' | '\0' | '%') || c.is_whitespace())
+        .map(|c| format!("contains {c:?}, which an interface's name may not"))
+}
+
+/// A name below `/run/netns`, or the absolute path of a namespace, such as `/proc/PID/ns/net`.
+pub(super) fn netns_name(value: &Value<'_, '_>) -> Option<String> {
+    let name = value.string()?;
+    // One namespace, one spelling: two ports are compared by it.
+    let name = ["/run/netns/", "/var/run/netns/"]
+        .iter()
+        .find_map(|folder| name.strip_prefix(folder))
+        .unwrap_or(name);
+    let path = name.starts_with('/');
+    let bad = name.is_empty() || name == "." || name == ".." || name.contains('\0');
+    if bad || (name.contains('/') && !path) || name.len() > 255 {
+        value.error(format!(
+            "must be the name of a network namespace, as `ip netns` lists it, or an absolute path, not {name:?}"
+        ));
+        return None;
+    }
+    Some(name.to_owned())
+}
+
+/// What to put before a shell command so that it runs where the port is.
+pub(super) fn within(netns: Option<&At<String>>) -> String {
+    match netns {
+        None => String::new(),
+        Some(path) if path.starts_with('/') => format!("nsenter --net={} ", **path),
+        Some(name) => format!("ip netns exec {} ", **name),
+    }
+}
+
+/// The command that gives the interface of a port `count` queues. A veth counts directions apart.
+pub(crate) fn more_queues(
+    interface: &str,
+    netns: Option<&At<String>>,
+    link: Option<&Link>,
+    count: usize,
+) -> String {
+    let within = within(netns);
+    let channels = match link {
+        Some(link) if link.driver == "veth" => format!("rx {count} tx {count}"),
+        _ => format!("combined {count}"),
+    };
+    format!("{within}ethtool -L {interface} {channels}")
+}

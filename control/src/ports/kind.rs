@@ -1,0 +1,146 @@
+//! What the plan and the start ask of a port's settings, in terms that hold for every kind: what it can
+//! be used for, how it is spread over workers, what it takes of the machine.
+
+use caps::Capability;
+
+use super::Device;
+use crate::{
+    config::{At, Link, Plan, PlannedPort, Position, Site},
+    daemon::StartError,
+};
+
+/// The settings of a port, whatever its kind. What a method does not say of itself, most kinds need not
+/// say either: it has a default.
+pub trait Kind {
+    /// How the port is spread over the workers.
+    fn placement(&self) -> Placement<'_>;
+
+    /// The privileges that it takes, beside those of entering its network namespace.
+    fn privileges(&self) -> Privileges;
+
+    /// Sets the settings against the machine: what is there is found, what is wrong is told to `site`.
+    /// Changes nothing.
+    fn inspect(&self, site: &mut Site<'_>) -> Found;
+
+    /// The port in the words of `--check`, after its name and direction.
+    fn describe(&self, port: &PlannedPort) -> String;
+
+    /// Makes or opens what the port needs on the machine.
+    ///
+    /// # Errors
+    ///
+    /// One line that says what the machine refuses; then nothing is left behind.
+    fn make(&self, port: &PlannedPort, plan: &Plan) -> Result<Box<dyn Device>, StartError>;
+
+    /// Why the port cannot be used so, as the end of the sentence `port "lc0" …`; `None` when it can.
+    /// `name` is the port's.
+    fn refuses(&self, _role: Role, _name: &str) -> Option<String> {
+        None
+    }
+
+    /// The device that belongs to this port alone.
+    fn occupies(&self) -> Option<Occupied<'_>> {
+        None
+    }
+
+    /// The network namespace that the port is in; `None` is the daemon's own.
+    fn netns(&self) -> Option<&At<String>> {
+        None
+    }
+
+    /// The largest frame that a worker's own region must hold for this port.
+    fn largest_frame(&self) -> Option<LargestFrame> {
+        None
+    }
+
+    /// What the user should know of this port in a plan with slots of so many bytes, although it stops
+    /// nothing.
+    fn caution(&self, _port: &PlannedPort, _slot_size: u32) -> Option<String> {
+        None
+    }
+
+    /// Whether it ends by itself as a source, and with the last one the run.
+    fn ends(&self) -> bool {
+        false
+    }
+
+    /// Whether a sender may have left the checksums of its frames to the hardware, so that they are to be
+    /// finished.
+    fn unfinished_checksums(&self) -> bool {
+        false
+    }
+
+    /// Whether the host is kept from answering what it hears on the port's device. `source` says whether
+    /// a pipeline comes from the port.
+    fn passive(&self, _source: bool) -> bool {
+        false
+    }
+}
+
+/// What a pipeline uses a port for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Frames come from it.
+    Source,
+    /// Frames go to it.
+    Sink,
+}
+
+/// How a port is spread over the workers.
+#[derive(Clone, Copy, Debug)]
+pub enum Placement<'a> {
+    /// By the queues of its interface ([`Found::queues`]): each has a region of its own and belongs to one
+    /// worker. A source has all of them polled; where it is only written, each worker that does takes one.
+    Queues {
+        /// The interface's name, for the remedy that gives it more of them.
+        interface: &'a str,
+        /// Queue `i` belongs to the worker on `cores[i % cores.len()]`; `None` deals them out to all.
+        cores: Option<&'a At<Vec<usize>>>,
+    },
+    /// A descriptor for each worker that reads or writes it; frames are received into the worker's own
+    /// region.
+    Descriptors,
+    /// A single thing that one worker reads; frames are received into the worker's own region. For kinds
+    /// that are no sinks.
+    Single,
+}
+
+/// A device of a network namespace that a port has for itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Occupied<'a> {
+    /// Its name.
+    pub device: &'a At<String>,
+    /// Whether the port makes it, else it is there already.
+    pub made: bool,
+}
+
+/// A setting that needs slots of a size.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LargestFrame {
+    /// Bytes of the frame.
+    pub bytes: u32,
+    /// The key that says so.
+    pub key: &'static str,
+    /// The value of the key.
+    pub value: u32,
+    /// Where it stands.
+    pub at: Position,
+}
+
+/// Privileges of a port, but for CAP_SYS_ADMIN of setns(2), which goes with [`Kind::netns`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Privileges {
+    /// To make or open it.
+    pub start: &'static [Capability],
+    /// To open it again while the daemon runs; empty for kinds that need not be.
+    pub reopen: &'static [Capability],
+}
+
+/// What [`Kind::inspect`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The queues that the port gets, ascending; empty unless it is placed by [`Placement::Queues`].
+    pub queues: Vec<u32>,
+    /// The interface that frames come from, where it is there already and could be looked at.
+    pub link: Option<Link>,
+}

@@ -1,0 +1,187 @@
+//! `kind = "tap"`: a device that the daemon makes, with a descriptor for each worker that reads or writes
+//! it. Here are the settings; [`device`] makes it.
+
+mod device;
+
+use std::time::Duration;
+
+use caps::Capability;
+use serde::{Serialize, Serializer};
+
+use super::{
+    Device, Found, Kind, LargestFrame, Occupied, Placement, Privileges, Role,
+    interface::{interface_fault, interface_name, netns_name, within},
+};
+use crate::{
+    config::{At, Plan, PlannedPort, Reader, Site},
+    daemon::StartError,
+};
+
+/// The largest MTU that a TAP takes: 65,535 less an Ethernet header (drivers/net/tun.c).
+const LARGEST_MTU: u64 = 65_521;
+
+/// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
+const HEADERS: u32 = 14 + 8;
+
+/// The settings of a port.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Tap {
+    /// The device's name.
+    #[serde(rename = "name")]
+    pub device: At<String>,
+    /// The network namespace that it is made in; `None` is the daemon's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<At<String>>,
+    /// The device's MTU in bytes, without the Ethernet header.
+    pub mtu: At<u32>,
+    /// How long sources are held back until something listens.
+    #[serde(
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "milliseconds"
+    )]
+    pub wait_for_consumer: Option<Duration>,
+    /// Whether the host is kept from answering what it hears; `None` is yes, unless a pipeline has the
+    /// port as a source.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passive: Option<At<bool>>,
+}
+
+impl Tap {
+    /// Reads the keys of the kind.
+    pub(super) fn read(table: &mut Reader<'_, '_>, port: &At<String>) -> Option<Self> {
+        let device = match table.get("name") {
+            Some(value) => value.located(|v| interface_name(&v)),
+            None => match interface_fault(port) {
+                Some(fault) => {
+                    table.error(format!(
+                        "its device would have the port's name, which {fault}; give it one with name = \"lc0\""
+                    ));
+                    None
+                }
+                None => Some(port.clone()),
+            },
+        };
+        let netns = table.take_at("netns", |v| netns_name(&v));
+        let mtu = table.take_at("mtu", |v| v.integer(68..=LARGEST_MTU).map(|mtu| mtu as u32));
+        let wait_for_consumer = table.take("wait_for_consumer", |v| v.duration());
+        let passive = table.take_at("passive", |v| v.boolean());
+        Some(Self {
+            device: device?,
+            netns,
+            mtu: mtu.unwrap_or(At {
+                value: 1500,
+                at: port.at,
+            }),
+            wait_for_consumer,
+            passive,
+        })
+    }
+}
+
+impl Kind for Tap {
+    fn placement(&self) -> Placement<'_> {
+        Placement::Descriptors
+    }
+
+    fn privileges(&self) -> Privileges {
+        Privileges {
+            start: &[Capability::CAP_NET_ADMIN],
+            reopen: &[],
+        }
+    }
+
+    fn refuses(&self, role: Role, name: &str) -> Option<String> {
+        let passive = self.passive.as_deref() == Some(&true);
+        (role == Role::Source && passive).then(|| {
+            format!("is a sink only, because it is passive; set passive = false in [ports.{name}]")
+        })
+    }
+
+    fn occupies(&self) -> Option<Occupied<'_>> {
+        Some(Occupied {
+            device: &self.device,
+            made: true,
+        })
+    }
+
+    fn netns(&self) -> Option<&At<String>> {
+        self.netns.as_ref()
+    }
+
+    fn largest_frame(&self) -> Option<LargestFrame> {
+        Some(LargestFrame {
+            bytes: *self.mtu + HEADERS,
+            key: "mtu",
+            value: *self.mtu,
+            at: self.mtu.at,
+        })
+    }
+
+    fn passive(&self, source: bool) -> bool {
+        self.passive
+            .as_ref()
+            .map_or(!source, |passive| passive.value)
+    }
+
+    fn inspect(&self, site: &mut Site<'_>) -> Found {
+        let name = self.device.as_str();
+        let netns = self.netns.as_ref();
+        let Some(links) = site.links(netns) else {
+            return Found::default();
+        };
+        let Some(taken) = links.iter().find(|link| link.name == name) else {
+            return Found::default();
+        };
+        let ip = format!("{}ip", within(netns));
+        let place = match netns {
+            Some(netns) => format!(" in namespace {:?}", **netns),
+            None => String::new(),
+        };
+        let what = match taken.driver.as_str() {
+            // What another run holds goes with it; only a persistent one stays.
+            "tun" => format!(
+                "a TAP device {name:?}{place} already, perhaps another dataplane's; choose a name of its own (name = \"…\"), or if nobody needs it: {ip} link delete {name}"
+            ),
+            "" => {
+                format!(
+                    "an interface {name:?}{place} already; choose a name of its own (name = \"…\")"
+                )
+            }
+            driver => format!(
+                "an interface {name:?}{place} already (driver {driver:?}); choose a name of its own (name = \"…\")"
+            ),
+        };
+        let message = format!("there is {what}");
+        site.refuse(self.device.at, message);
+        Found::default()
+    }
+
+    fn describe(&self, port: &PlannedPort) -> String {
+        let mut text = format!("tap {}", *self.device);
+        if let Some(netns) = &self.netns {
+            text += &format!(" in namespace {}", **netns);
+        }
+        text += &format!(", to be made, mtu {}", *self.mtu);
+        if port.queues.len() > 1 {
+            text += &format!(", {} queues", port.queues.len());
+        }
+        if port.passive() {
+            text += ", passive";
+        }
+        if let Some(time) = self.wait_for_consumer {
+            text += &format!(", waits {time:?} for a listener");
+        }
+        text
+    }
+
+    fn make(&self, port: &PlannedPort, _plan: &Plan) -> Result<Box<dyn Device>, StartError> {
+        Ok(Box::new(device::TapDevice::make(port, self)?))
+    }
+}
+
+fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    match time {
+        Some(time) => serializer.collect_str(&format_args!("{}ms", time.as_millis())),
+        None => serializer.serialize_none(),
+    }
+}
