@@ -29,7 +29,7 @@ pub struct Plan {
     pub ports: Vec<PlannedPort>,
     /// The pipelines, in the order of the file.
     pub pipelines: Vec<PlannedPipeline>,
-    /// Slots of each region: a queue's own, of a worker's.
+    /// Slots of each region, be it a queue's own or a worker's.
     pub slots: u32,
     /// Whether the file says how many; otherwise fewer will do where locked memory is short.
     pub slots_set: bool,
