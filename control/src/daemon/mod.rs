@@ -4,7 +4,9 @@
 //! Everything is opened before a privilege is given up, and every privilege that running needs no
 //! more is given up before the first frame is taken.
 
+mod consumers;
 mod error;
+mod links;
 mod policies;
 mod service;
 mod startup;
@@ -23,7 +25,6 @@ use std::{
 
 use dataplane::{
     engine::{Engine, Event},
-    policy::Reason,
     port::PortIndex,
 };
 use nix::{
@@ -43,25 +44,10 @@ pub use self::{
 use crate::{
     api::server::Server,
     config::Plan,
-    link::{
-        listeners::{self, Waited},
-        monitor::LinkMonitor,
-        netns::NetNs,
-    },
-    ports::{Device, Turn},
+    link::{monitor::LinkMonitor, netns::NetNs},
+    ports::Device,
     stats::Stats,
 };
-
-/// How long a device's set of listeners must stay the same before it counts as complete: Suricata
-/// opens one socket a thread, one after the other, and discards what comes before the last.
-const SETTLE: Duration = Duration::from_millis(200);
-
-/// How soon a port whose interface came back, but could not be opened, is tried again. The kernel takes
-/// some 15 ms over the socket that had its queue before.
-const RETRY: Duration = Duration::from_millis(50);
-
-/// How often that fails before it is worth a line.
-const TRIES: u32 = 20;
 
 /// How long a device outlives the end of all sources while somebody listens on it: a listener that has a
 /// frame in its ring loses it with the device. libpcap hands over a ring block after at most a second.
@@ -168,6 +154,7 @@ impl Daemon {
             Err(_) => drop(ready.send(None)),
         }
         drop(ready);
+        self.catch_up();
         let mut code = None;
         let mut held = true;
         while code.is_none() {
@@ -241,45 +228,6 @@ impl Daemon {
         None
     }
 
-    /// Takes the sources off hold once every device that waits for a listener has one, or has waited
-    /// long enough. `ready` is closed then.
-    fn wait_for_consumers(&self, ready: &mpsc::Sender<Option<String>>, wake: &Arc<EventFd>) {
-        for live in self.shared.ports().iter() {
-            let Some(listened) = live.device.listened() else {
-                continue;
-            };
-            let Some(limit) = listened.wait else { continue };
-            self.say(&format!(
-                "{}: sources wait up to {limit:?} for something to listen on {}",
-                live.name, listened.name
-            ));
-            let (sockets, name, ifindex) = (
-                Arc::clone(listened.sockets),
-                listened.name.to_owned(),
-                listened.ifindex,
-            );
-            let (ready, wake, ending) = (ready.clone(), Arc::clone(wake), Arc::clone(&self.ending));
-            thread::spawn(move || {
-                let waited =
-                    listeners::wait_for_listener(&sockets, ifindex, limit, SETTLE, &ending);
-                let line = match waited {
-                    Ok(Waited::Listening(sockets)) => {
-                        format!("{name}: {} packet sockets listen", sockets.len())
-                    }
-                    Ok(Waited::TimedOut(sockets)) if sockets.is_empty() => {
-                        format!("{name}: nothing listened within {limit:?}; going on")
-                    }
-                    Ok(Waited::TimedOut(_)) => format!("{name}: listeners still come; going on"),
-                    Ok(Waited::Stopped) => return,
-                    Err(e) => format!("{name}: cannot see who listens: {e}; going on"),
-                };
-                let _ = ready.send(Some(line));
-                drop(ready);
-                let _ = wake.write(1);
-            });
-        }
-    }
-
     /// What workers have to say. Answers with an exit code when there is nothing left to run for.
     fn engine_events(&mut self) -> Option<u8> {
         let events = self.shared.engine().events();
@@ -300,7 +248,7 @@ impl Daemon {
                         Self::complain(&format!("port {}: {failure}", live.name));
                         if failure.fatal && live.device.watched().is_some() {
                             // Its interface is there and may take it the next time.
-                            live.retry = Some(Instant::now() + RETRY);
+                            live.retry = Some(Instant::now() + links::RETRY);
                         } else if failure.fatal {
                             live.failed = true;
                             code = code.or(self.nothing_left(&ports));
@@ -344,16 +292,6 @@ impl Daemon {
         code
     }
 
-    /// Whether somebody listens on a device of ours.
-    fn listened(&self) -> bool {
-        self.shared.ports().iter().any(|live| {
-            live.device.listened().is_some_and(|device| {
-                let sockets = device.sockets.on(device.ifindex);
-                sockets.is_ok_and(|sockets| !sockets.is_empty())
-            })
-        })
-    }
-
     /// All sources or all sinks can do no more, and none will come back.
     fn nothing_left(&self, ports: &[Live]) -> Option<u8> {
         let sources = ports.iter().filter(|l| l.source).all(|l| l.failed);
@@ -367,114 +305,12 @@ impl Daemon {
         None
     }
 
-    fn link_events(&mut self) {
-        for at in 0..self.monitors.len() {
-            let (ns, monitor) = &mut self.monitors[at];
-            let events = match monitor.read_events() {
-                Ok(events) => events,
-                Err(e) => {
-                    Self::complain(&format!(
-                        "{ns}: {e}; from now on interfaces that go or come there are not noticed"
-                    ));
-                    self.monitors.remove(at);
-                    return;
-                }
-            };
-            let ns = ns.clone();
-            for event in events {
-                let mut ports = self.shared.ports();
-                for live in ports.iter_mut() {
-                    let watched = live
-                        .device
-                        .watched()
-                        .is_some_and(|(watched, _)| watched.name() == ns.name());
-                    if !watched {
-                        continue;
-                    }
-                    match live.device.link_changed(&event) {
-                        Turn::None => {}
-                        Turn::Down => {
-                            Self::complain(&format!(
-                                "port {}: {} is {}; its frames are counted as link_down until it returns",
-                                live.name,
-                                event.name,
-                                if event.change == crate::link::monitor::Change::Gone {
-                                    "gone"
-                                } else {
-                                    "down"
-                                }
-                            ));
-                            live.retry = None;
-                            live.tries = 0;
-                            let engine = self.shared.engine();
-                            for place in &live.units {
-                                engine.close_port(place.worker, place.index, Reason::LinkDown);
-                            }
-                        }
-                        Turn::Up => live.retry = Some(Instant::now()),
-                    }
-                }
-            }
-        }
-    }
-
     fn next_wakeup(&self) -> Option<Duration> {
         let retry = self.shared.ports().iter().filter_map(|l| l.retry).min();
         let retry = retry.map(|at| at.saturating_duration_since(Instant::now()));
         // Listeners that leave give no notice.
         let leaving = self.leaving.map(|_| Duration::from_millis(20));
         retry.into_iter().chain(leaving).min()
-    }
-
-    /// Opens ports whose interface is back.
-    fn retry(&mut self) {
-        let mut ports = self.shared.ports();
-        for live in ports.iter_mut() {
-            if live.retry.is_none_or(|at| at > Instant::now()) {
-                continue;
-            }
-            match self.reopen(live) {
-                Ok(()) => {
-                    live.retry = None;
-                    live.tries = 0;
-                    for note in live.device.notes() {
-                        self.say(&note);
-                    }
-                    self.say(&format!(
-                        "port {} is back ({})",
-                        live.name,
-                        live.device.mode()
-                    ));
-                }
-                Err(e) => {
-                    live.tries += 1;
-                    if live.tries == TRIES {
-                        Self::complain(&format!("{e}; trying again until it can be opened"));
-                    }
-                    live.retry = Some(Instant::now() + RETRY);
-                }
-            }
-        }
-    }
-
-    fn reopen(&self, live: &mut Live) -> Result<(), StartError> {
-        live.device.revive()?;
-        // The old sockets are closed when what the workers gave back is dropped.
-        self.shared.engine().flush_messages();
-        let mut opened = Vec::new();
-        for place in &live.units {
-            match live.device.open(place.queue, place.core)? {
-                Some(port) => opened.push((place, port)),
-                None => {
-                    return Err(StartError::machine(&live.name, &"the link is down again"));
-                }
-            }
-        }
-        let engine = self.shared.engine();
-        for (place, port) in opened {
-            engine.open_port(place.worker, place.index, port);
-        }
-        Ok(())
     }
 
     fn end(mut self, code: u8) -> End {

@@ -161,6 +161,18 @@ impl LinkMonitor {
         self.known.0.get(&ifindex).is_some_and(|(_, up)| *up)
     }
 
+    /// All links as they were when last heard of, each as a change: for whoever looked at one of them
+    /// before the monitor was opened.
+    pub fn links(&self) -> Vec<LinkEvent> {
+        let links = self.known.0.iter().map(|(&ifindex, (name, up))| LinkEvent {
+            change: Change::Changed,
+            ifindex,
+            name: name.clone(),
+            up: *up,
+        });
+        links.collect()
+    }
+
     /// The changes since the last call, in their order. Does not wait.
     ///
     /// # Errors

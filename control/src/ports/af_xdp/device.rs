@@ -29,8 +29,8 @@ use crate::{
     stats::PortStats,
 };
 
-/// How often a bind is tried while the kernel still releases the queue's last socket, and how long
-/// between.
+/// How often a bind is tried at the start, while the kernel may still release the socket of a run
+/// before, and how long between. Later the daemon itself tries again, and sleeps meanwhile.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
 
@@ -50,6 +50,8 @@ pub(super) struct XdpDevice {
     ifindex: Option<u32>,
     mtu: Option<u32>,
     up: bool,
+    /// Nothing was lost yet: what keeps a queue busy is about to go.
+    starting: bool,
     granted: Option<(Granted, Backing)>,
     /// What programs that are gone had dropped.
     dropped_before: QueueCounters,
@@ -89,11 +91,13 @@ impl XdpDevice {
             mtu: None,
             ifindex: None,
             up: false,
+            starting: false,
             granted: None,
             dropped_before: QueueCounters::default(),
             notes: Vec::new(),
         };
         device.revive()?;
+        device.starting = true;
         Ok(device)
     }
 
@@ -171,7 +175,7 @@ impl XdpDevice {
                 on_core_in_netns(core, &self.ns, || open(&options)).map_err(|e| self.fail(&e))?;
             match opened {
                 Ok(queue) => return Ok(queue),
-                Err(e) if e.is_busy() && tries < BUSY_TRIES => {
+                Err(e) if e.is_busy() && self.starting && tries < BUSY_TRIES => {
                     tries += 1;
                     thread::sleep(BUSY_PAUSE);
                 }
@@ -264,6 +268,8 @@ impl Device for XdpDevice {
     }
 
     fn revive(&mut self) -> Result<(), StartError> {
+        self.starting = false;
+        self.notes.clear();
         let link = Netlink::open(&self.ns)
             .and_then(|mut netlink| netlink.link_by_name(&self.interface))
             .map_err(|e| self.fail(&e))?;
