@@ -3,7 +3,7 @@
 //! A tag that the card has taken out of the frame, or a sender never put in, is not in what XDP sees: to a
 //! policy it is another frame. LRO and hardware GRO hand up frames that never were on the wire. The
 //! features are named as `ethtool -k` names them (net/ethtool/common.c, `netdev_features_strings`). What is
-//! turned off is put on record ([`ledger`](super::ledger)) for as long as it is.
+//! turned off is put on record ([`ledger`]) for as long as it is.
 
 mod findings;
 #[cfg(test)]
