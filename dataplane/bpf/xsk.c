@@ -19,6 +19,9 @@
 const volatile __u32 queues = 64;          /* entries of `claims` and `xsks` */
 const volatile __u32 unclaimed = XDP_PASS; /* for frames of queues that nobody claimed */
 
+/* The largest chunk of a UMEM, and so the largest buffer that a zero-copy driver fills. */
+#define LONGEST_BUFFER 4096
+
 enum claim {
 	CLAIMED = 1,
 	SINGLE_BUFFER = 2,
@@ -81,10 +84,16 @@ int xsk(struct xdp_md *ctx)
 		return XDP_DROP;
 	}
 
-	if ((*claim & SINGLE_BUFFER) &&
-	    bpf_xdp_get_buff_len(ctx) != (__u64)ctx->data_end - (__u64)ctx->data) {
-		count(queue, MULTI_BUFFER);
-		return XDP_DROP;
+	if (*claim & SINGLE_BUFFER) {
+		void *data = (void *)(long)ctx->data;
+		__u64 length = bpf_xdp_get_buff_len(ctx);
+
+		/* Compared, not subtracted: to subtract pointers takes CAP_PERFMON, which a daemon that
+		 * loads this again for an interface that came back has no more. */
+		if (length > LONGEST_BUFFER || data + length > (void *)(long)ctx->data_end) {
+			count(queue, MULTI_BUFFER);
+			return XDP_DROP;
+		}
 	}
 
 	/* The last argument is what to do when the queue has no socket. */

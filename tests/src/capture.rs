@@ -328,6 +328,11 @@ impl Listening {
         }
     }
 
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.running.pid()
+    }
+
     /// What it has written so far.
     pub fn frames(&self) -> Vec<Vec<u8>> {
         let bytes = fs::read(&self.file).unwrap_or_default();
