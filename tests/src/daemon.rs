@@ -108,7 +108,7 @@ pub fn port<'a>(stats: &'a Stats, name: &str) -> &'a PortStats {
 impl Daemon {
     /// Starts one in a namespace, with `config` after [`preamble`].
     pub fn spawn(ns: &Netns, config: &str) -> Self {
-        Self::spawn_in(ns, folder(), config, |socket| preamble(socket))
+        Self::spawn_in(ns, folder(), config, preamble)
     }
 
     /// The same with a folder that is there already and another beginning of the configuration.

@@ -1,6 +1,6 @@
 //! `kind = "af_xdp"`: frames of an existing interface. Its queues are dealt out to the workers, each
-//! with frame memory of its own. Here are the settings; [`check`] sets them against the machine,
-//! [`device`] takes the interface.
+//! with frame memory of its own. Here are the settings; `check` sets them against the machine,
+//! `device` takes the interface.
 
 mod check;
 mod device;

@@ -1,4 +1,4 @@
-//! `kind = "pcap"`: a capture file that is played, by one worker. Here are the settings; [`device`] opens
+//! `kind = "pcap"`: a capture file that is played, by one worker. Here are the settings; `device` opens
 //! it.
 
 mod device;

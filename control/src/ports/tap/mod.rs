@@ -1,5 +1,5 @@
 //! `kind = "tap"`: a device that the daemon makes, with a descriptor for each worker that reads or writes
-//! it. Here are the settings; [`device`] makes it.
+//! it. Here are the settings; `device` makes it.
 
 mod device;
 
