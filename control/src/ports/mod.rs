@@ -85,3 +85,17 @@ pub(crate) fn read(name: &str, mut table: Reader<'_, '_>) -> Option<Port> {
     table.finish();
     Some(Port { name, kind: kind? })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_is_built_once_or_later() {
+        let names: Vec<&str> = PortKind::KINDS.iter().map(|(name, _)| *name).collect();
+        for (i, name) in names.iter().enumerate() {
+            assert!(!names[..i].contains(name), "{name} twice");
+            assert!(!LATER_KINDS.contains(name), "{name} is built");
+        }
+    }
+}
