@@ -48,12 +48,10 @@ fn equal_policies() {
     });
     let load = Load::start(bench.sender(), frames::mixed(100, 200));
     daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > 1_000);
-    let mut last = 1;
-    for file in files.iter().cycle().take(100) {
+    for (last, file) in (1..).zip(files.iter().cycle().take(100)) {
         let printed = daemon.dpctl_ok(&["policy", "replace", "p", file]);
         assert!(printed.contains("in force on every worker"), "{printed}");
         assert_eq!(generation(&printed), last + 1, "{printed}");
-        last += 1;
     }
     load.stop();
     daemon.stats_when(LIMIT, |stats| in_flight(stats) == 0);
