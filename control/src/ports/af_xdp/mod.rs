@@ -17,11 +17,13 @@ use crate::{
     daemon::StartError,
 };
 
-/// A link of the daemon's choosing, an XDP program and a socket on it.
+/// A link of the daemon's choosing, an XDP program and a socket on it. CAP_PERFMON is the verifier's:
+/// without it a program may not subtract packet pointers, by which ours knows a frame in pieces.
 const PRIVILEGES: &[Capability] = &[
     Capability::CAP_NET_ADMIN,
     Capability::CAP_NET_RAW,
     Capability::CAP_BPF,
+    Capability::CAP_PERFMON,
 ];
 
 /// The settings of a port.
