@@ -5,6 +5,7 @@ use std::{
     collections::BTreeSet,
     path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicBool},
+    thread,
     time::Instant,
 };
 
@@ -23,7 +24,7 @@ use nix::sys::{
 use super::{Daemon, Live, Place, Policies, Shared, StartError, exit};
 use crate::{
     api::{
-        server::Server,
+        server::{Server, Service},
         socket::{ControlSocket, SocketError, default_path},
     },
     config::{Config, Plan, Worker},
@@ -108,10 +109,7 @@ impl Daemon {
         });
         let server = match socket {
             None => None,
-            Some(socket) => Some(
-                Server::start(socket, Arc::clone(&shared) as _)
-                    .map_err(|e| StartError::refused(&e))?,
-            ),
+            Some(socket) => Some(serve(socket, Arc::clone(&shared) as _)?),
         };
         let daemon = Self {
             shared,
@@ -249,6 +247,17 @@ fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSo
             message: e.to_string(),
         }),
     }
+}
+
+/// Serves the control socket from threads without any privilege. They have what the thread has that
+/// starts them, so that is one for this alone.
+fn serve(socket: ControlSocket, service: Arc<dyn Service>) -> Result<Server, StartError> {
+    let unprivileged = || {
+        privilege::lock_down(&[]).map_err(|e| StartError::refused(&e))?;
+        Server::start(socket, service).map_err(|e| StartError::refused(&e))
+    };
+    thread::scope(|scope| scope.spawn(unprivileged).join())
+        .unwrap_or_else(|_| Err(StartError::refused(&"the control socket's thread panicked")))
 }
 
 /// The privileges that opening the ports takes.
