@@ -64,7 +64,8 @@ pub enum Request {
 pub enum Reply<T> {
     /// It was done, and this is what was asked for.
     Ok(T),
-    /// It was not done, and nothing was changed.
+    /// It was refused and nothing was changed, or it could not be brought to its end: the message says
+    /// which.
     Error(Refusal),
 }
 

@@ -21,6 +21,9 @@ pub(super) const RETRY: Duration = Duration::from_millis(50);
 /// How often that fails before it is worth a line.
 const TRIES: u32 = 20;
 
+/// How often it is tried from then on: each time costs what a start costs.
+const LATER: Duration = Duration::from_secs(1);
+
 impl Daemon {
     pub(super) fn link_events(&mut self) {
         for at in 0..self.monitors.len() {
@@ -29,7 +32,7 @@ impl Daemon {
                 Ok(events) => events,
                 Err(e) => {
                     Self::complain(&format!(
-                        "{ns}: {e}; from now on interfaces that go or come there are not noticed"
+                        "{ns}: {e}; interfaces that go or come there are not noticed from now on: restart the dataplane"
                     ));
                     self.monitors.remove(at);
                     return;
@@ -106,7 +109,8 @@ impl Daemon {
                     if live.tries == TRIES {
                         Self::complain(&format!("{e}; trying again until it can be opened"));
                     }
-                    live.retry = Some(Instant::now() + RETRY);
+                    let pause = if live.tries < TRIES { RETRY } else { LATER };
+                    live.retry = Some(Instant::now() + pause);
                 }
             }
         }

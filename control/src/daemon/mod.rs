@@ -45,6 +45,7 @@ use crate::{
     api::server::Server,
     config::Plan,
     link::{monitor::LinkMonitor, netns::NetNs},
+    log,
     ports::Device,
     stats::Stats,
 };
@@ -135,12 +136,12 @@ pub fn hold_signals() -> Result<SignalFd, StartError> {
 impl Daemon {
     fn say(&self, line: &str) {
         if !self.quiet {
-            eprintln!("dataplane: {line}");
+            log::line(line);
         }
     }
 
     fn complain(line: &str) {
-        eprintln!("dataplane: {line}");
+        log::line(line);
     }
 
     /// Runs until a signal, `dpctl stop`, or the end of all sources; then stops the workers, removes
@@ -299,7 +300,9 @@ impl Daemon {
         // A file that ends early is a source that failed; what it brought is still being written, and
         // the workers say when that is done.
         if sinks || (sources && !self.shared.plan.finite) {
-            Self::complain("no port is left to run for");
+            Self::complain(
+                "all sources or all sinks can do no more, as said above: nothing is left to run for",
+            );
             return Some(exit::FAILED);
         }
         None

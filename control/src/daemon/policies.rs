@@ -87,6 +87,7 @@ impl Policies {
 
     /// Puts another allowlist in a policy's place; everything else of it stays.
     pub(super) fn replace(&self, name: &str, text: &str) -> Result<Applied, Refusal> {
+        only_rules(name, text)?;
         let policy = parse_policy(text, "rules", name).map_err(|e| refusal(&e))?;
         self.change(name, |_| Ok(policy.rules()))
     }
@@ -176,6 +177,26 @@ fn find<'a>(live: &'a BTreeMap<String, Publisher>, name: &str) -> Result<&'a Pub
             known => format!("there is no policy {name}; there are: {}", known.join(", ")),
         })
     })
+}
+
+/// What a running policy can be given is another allowlist. Anything else in the text would have to be
+/// ignored, or would change what nobody asked to change.
+fn only_rules(name: &str, text: &str) -> Result<(), Refusal> {
+    // A syntax error is told, with its place, by whoever reads the rules.
+    let Ok(table) = text.parse::<toml::Table>() else {
+        return Ok(());
+    };
+    if let Some(key) = table.keys().find(|key| *key != "allow") {
+        return Err(Refusal::new(format!(
+            "only allow can be replaced while the dataplane runs, and the text has {key}: leave it out, or change policies.{name} in the configuration and restart"
+        )));
+    }
+    if table.contains_key("allow") {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        "the text has no allow = [ … ]; write allow = [] to block everything",
+    ))
 }
 
 fn refusal(errors: &[ConfigError]) -> Refusal {

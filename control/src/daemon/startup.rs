@@ -29,7 +29,7 @@ use crate::{
     },
     config::{Config, Plan, Worker},
     link::monitor::LinkMonitor,
-    privilege,
+    log, privilege,
 };
 
 /// Where a frame begins in a slot of a worker's own region: room for headers to be put before it.
@@ -104,8 +104,13 @@ impl Daemon {
             ports: Mutex::new(live),
             policies,
             began: Instant::now(),
-            stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-                .map_err(|e| StartError::refused(&format!("no eventfd: {e}")))?,
+            stop: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map_err(
+                |e| {
+                    StartError::refused(&format!(
+                        "no eventfd: {e}; raise the limit of open files (ulimit -n)"
+                    ))
+                },
+            )?,
         });
         let server = match socket {
             None => None,
@@ -231,7 +236,7 @@ fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSo
             Ok(path) => path,
             Err(e) => {
                 if !options.quiet {
-                    eprintln!("dataplane: no control socket: {e}");
+                    log::line(&format!("no control socket: {e}"));
                 }
                 return Ok(None);
             }
