@@ -30,7 +30,9 @@ pub use machine::{FileFact, Link, LookError, Machine, Peer};
 pub use model::{
     Config, Control, Engine, HugePages, Idle, Mode, OnViolation, Pipeline, Policy, Port, Profile,
 };
-pub use plan::{Overrides, Plan, PlannedPipeline, PlannedPort, Unit, Worker, WorkerPipeline};
+pub use plan::{
+    HEADROOM, Overrides, Plan, PlannedPipeline, PlannedPort, Unit, Worker, WorkerPipeline,
+};
 pub use reader::At;
 pub use system::SystemMachine;
 pub(crate) use {choice::choice, error::hint, reader::Reader, value::Value};

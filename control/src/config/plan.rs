@@ -210,14 +210,18 @@ impl Plan {
     }
 }
 
-/// Bytes of a slot in a worker's own region: the largest frame of its ports, at least `slot_size`.
+/// Where a frame begins in a slot of a worker's own region: room for headers to be put before it.
+pub const HEADROOM: u32 = 64;
+
+/// Bytes of a slot in a worker's own region: the largest frame of its ports and the headroom, at least
+/// `slot_size`.
 fn own_slot_size(engine: &Engine, ports: &[PlannedPort], problems: &mut Problems) -> u32 {
     let mut size = engine.slot_size;
     for port in ports {
         let Some(frame) = port.kind.largest_frame() else {
             continue;
         };
-        let wanted = frame.bytes.next_multiple_of(64);
+        let wanted = (HEADROOM + frame.bytes).next_multiple_of(64);
         let bytes = u64::from(wanted) * u64::from(*engine.slots);
         if bytes > super::LARGEST_REGION {
             problems.config(

@@ -16,14 +16,13 @@ use crate::link::listeners::{self, Waited};
 /// opens one socket a thread, one after the other, and discards what comes before the last.
 const SETTLE: Duration = Duration::from_millis(200);
 
+/// How waiting on one device ended: a line for the log, or a warning.
+pub(super) type Waiting = Result<String, String>;
+
 impl Daemon {
     /// Takes the sources off hold once every device that waits for a listener has one, or has waited
     /// long enough. `ready` is closed then.
-    pub(super) fn wait_for_consumers(
-        &self,
-        ready: &mpsc::Sender<Option<String>>,
-        wake: &Arc<EventFd>,
-    ) {
+    pub(super) fn wait_for_consumers(&self, ready: &mpsc::Sender<Waiting>, wake: &Arc<EventFd>) {
         for live in self.shared.ports().iter() {
             let Some(listened) = live.device.listened() else {
                 continue;
@@ -42,18 +41,23 @@ impl Daemon {
             thread::spawn(move || {
                 let waited =
                     listeners::wait_for_listener(&sockets, ifindex, limit, SETTLE, &ending);
-                let line = match waited {
+                let end = match waited {
+                    Ok(Waited::Listening(sockets)) if sockets.len() == 1 => {
+                        Ok(format!("{name}: a packet socket listens"))
+                    }
                     Ok(Waited::Listening(sockets)) => {
-                        format!("{name}: {} packet sockets listen", sockets.len())
+                        Ok(format!("{name}: {} packet sockets listen", sockets.len()))
                     }
-                    Ok(Waited::TimedOut(sockets)) if sockets.is_empty() => {
-                        format!("{name}: nothing listened within {limit:?}; going on")
+                    Ok(Waited::TimedOut(sockets)) if sockets.is_empty() => Err(format!(
+                        "{name}: nothing listened within {limit:?}; going on, what is sent now nobody sees"
+                    )),
+                    Ok(Waited::TimedOut(_)) => {
+                        Ok(format!("{name}: listeners still come; going on"))
                     }
-                    Ok(Waited::TimedOut(_)) => format!("{name}: listeners still come; going on"),
                     Ok(Waited::Stopped) => return,
-                    Err(e) => format!("{name}: cannot see who listens: {e}; going on"),
+                    Err(e) => Err(format!("{name}: cannot see who listens: {e}; going on")),
                 };
-                let _ = ready.send(Some(line));
+                let _ = ready.send(end);
                 drop(ready);
                 let _ = wake.write(1);
             });

@@ -152,7 +152,9 @@ impl Daemon {
             EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK).map(Arc::new);
         match &wake {
             Ok(wake) => self.wait_for_consumers(&ready, wake),
-            Err(_) => drop(ready.send(None)),
+            Err(e) => drop(ready.send(Err(format!(
+                "no eventfd: {e}; sources do not wait for listeners"
+            )))),
         }
         drop(ready);
         self.catch_up();
@@ -161,8 +163,8 @@ impl Daemon {
         while code.is_none() {
             if held {
                 match consumers.try_recv() {
-                    Ok(Some(line)) => self.say(&line),
-                    Ok(None) => {}
+                    Ok(Ok(line)) => self.say(&line),
+                    Ok(Err(warning)) => Self::complain(&warning),
                     Err(mpsc::TryRecvError::Disconnected) => {
                         held = false;
                         self.shared.engine().go();

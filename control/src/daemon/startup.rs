@@ -27,13 +27,10 @@ use crate::{
         server::{Server, Service},
         socket::{ControlSocket, SocketError, default_path},
     },
-    config::{Config, Plan, Worker},
+    config::{Config, HEADROOM, Plan, Worker},
     link::monitor::LinkMonitor,
     log, privilege,
 };
-
-/// Where a frame begins in a slot of a worker's own region: room for headers to be put before it.
-const HEADROOM: usize = 64;
 
 /// What a start needs beside the plan.
 pub struct Options {
@@ -210,8 +207,8 @@ fn worker_spec(
         },
         own: worker.own_slot_size.map(|slot_size| OwnRegion {
             slots: plan.slots,
-            slot_size: (slot_size as usize + HEADROOM).next_multiple_of(64),
-            headroom: HEADROOM,
+            slot_size: slot_size as usize,
+            headroom: HEADROOM as usize,
             hugepages: plan.hugepages.into(),
             shrink: !plan.slots_set,
         }),

@@ -49,7 +49,8 @@ reasons! {
     // A source's.
     /// The kernel had no room for the frame before we saw it.
     KernelFull = "kernel_full",
-    /// It came on a queue of ours that had no socket: while one was made, or switched on later than we.
+    /// It came on a queue of ours that had no socket: before the first was bound, while one was made
+    /// anew, or on a queue that was switched on later than we.
     NoSocket = "no_socket",
     /// Longer than the slot or the port's largest frame.
     TooLong = "too_long",

@@ -595,7 +595,7 @@ fn sinks() {
                 "[engine]\nslots = 100_000\n[ports.p]\nkind = 'tap'\nmtu = 65521",
                 "",
                 2,
-                &[("dp.toml:5:7", &["65600 bytes", "1 GiB", "slots = 16368"])],
+                &[("dp.toml:5:7", &["65664 bytes", "1 GiB", "slots = 16352"])],
             ),
             (
                 "a file as sink",

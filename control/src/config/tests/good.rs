@@ -344,9 +344,9 @@ fn memory() {
     );
     let plan = plan(&text, "0", &FakeMachine).expect("a plan");
     let worker = &plan.workers[0];
-    // 9,000 and 22 bytes of headers, in whole cache lines.
-    assert_eq!(worker.own_slot_size, Some(9024));
-    assert_eq!(plan.memory(worker), 1024 * (2 * 2048 + 9024));
+    // 64 bytes of headroom, 9,000 and 22 of headers, in whole cache lines.
+    assert_eq!(worker.own_slot_size, Some(9088));
+    assert_eq!(plan.memory(worker), 1024 * (2 * 2048 + 9088));
     assert!(!plan.finite);
     assert_eq!(worker.node, Some(0));
 }
@@ -394,11 +394,11 @@ pipelines
   slow -> open (everything) -> lc0
 workers
   core 2 (node 1)  polls uplink/0, sample; writes lc0/0
-    memory 43 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9024 bytes
+    memory 44 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9088 bytes
   core 3 (node 1)  polls uplink/1, slow; writes lc0/1
-    memory 43 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9024 bytes
+    memory 44 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9088 bytes
 engine
-  2 workers, 86 MiB of frame memory (huge pages: off), batches of 32, idle: busy
+  2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy
 note: port \"down\" (line 23) is in no pipeline; it is not opened
 ";
     assert_eq!(plan, expected);
