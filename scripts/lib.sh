@@ -1,6 +1,11 @@
 # Shared by the scripts here; sourced, never run. Who builds, what is missing, how it is installed.
 # shellcheck shell=bash
 
+if [ "$(uname -s)" != Linux ]; then
+    echo "dataplane runs on Linux only: use a Linux VM, Docker or WSL2" >&2
+    exit 3
+fi
+
 repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 script=$(basename "$0")
 # ip, ethtool and bpftool are where an ordinary user's PATH may not lead.
@@ -146,6 +151,29 @@ add_backports() {
     apt_updated=false
 }
 
+# Runs a command during which packages start no services: Suricata's would listen on the machine's own
+# interfaces. A policy-rc.d that is there already stays as it is; ours goes, also after a signal.
+without_services() {
+    (
+        policy=/usr/sbin/policy-rc.d
+        own=$policy.dataplane.$$
+        # It is ours if it is the same file.
+        take_back() {
+            [ ! "$own" -ef $policy ] || rm -f $policy
+            rm -f "$own"
+        }
+        trap take_back EXIT
+        for signal in INT TERM HUP; do
+            # shellcheck disable=SC2064
+            trap "take_back; trap - EXIT $signal; kill -$signal \$BASHPID" $signal
+        done
+        printf '#!/bin/sh\nexit 101\n' >"$own"
+        chmod +x "$own"
+        ln "$own" $policy 2>/dev/null || true
+        "$@"
+    )
+}
+
 # Suricata 7 or newer, if it can be had; answers whether it is there.
 install_suricata() {
     local candidate release=()
@@ -168,18 +196,14 @@ install_suricata() {
         release=(-t "$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")-backports")
     fi
     say "installing suricata"
-    # The package would start a system-wide Suricata on the machine's own interfaces. Not wanted here.
-    local policy=/usr/sbin/policy-rc.d
-    if [ ! -e $policy ]; then
-        printf '#!/bin/sh\nexit 101\n' >$policy
-        chmod +x $policy
+    if [ "$(dpkg-query -W -f '${db:Status-Status}' suricata 2>/dev/null)" = installed ]; then
+        # An older one is upgraded, and stays the service that it was.
         apt_install "${release[@]}" suricata || warn "apt could not install suricata"
-        rm -f $policy
+    else
+        without_services apt_install "${release[@]}" suricata || warn "apt could not install suricata"
         if command -v systemctl >/dev/null; then
             systemctl disable --quiet suricata 2>/dev/null || true
         fi
-    else
-        apt_install "${release[@]}" suricata || warn "apt could not install suricata"
     fi
     have_suricata
 }
