@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::link::{NetNs, ethtool::Ethtool};
+use control::link::{NetNs, ethtool::Ethtool, netlink::Netlink};
 use serde_json::Value;
 
 const RECORDS: &str = "/run/dataplane/changed";
 const SOCKET: &str = "/run/dataplane/control.sock";
 const NETNS: &str = "dpo-blue";
+const TAP: &str = "lc0";
 /// On a veth, and on its peer.
 const FEATURES: [(&str, &str); 2] = [("dpo0", "rx-vlan-hw-parse"), ("dpo1", "tx-vlan-hw-insert")];
 
@@ -79,8 +80,8 @@ impl Running {
         let config = directory.join("dp.toml");
         let text = format!(
             "[ports.uplink]\nkind = \"af_xdp\"\ninterface = \"dpo0\"\nnetns = \"{NETNS}\"\n\
-             [ports.lc0]\nkind = \"tap\"\n\
-             [[pipelines]]\nfrom = [\"uplink\"]\nto = [\"lc0\"]\n"
+             [ports.{TAP}]\nkind = \"tap\"\n\
+             [[pipelines]]\nfrom = [\"uplink\"]\nto = [\"{TAP}\"]\n"
         );
         fs::write(&config, text).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_dataplane"))
@@ -108,9 +109,19 @@ impl Running {
         running
     }
 
+    /// Kills it, and waits until the kernel has let go of all that it held: io_uring ends its requests in
+    /// a kernel worker some time after the process is gone, and until then they hold the TAP's file. A
+    /// start in between is refused because of the TAP that is still there.
     fn kill(mut self) -> u32 {
         self.0.kill().unwrap();
         self.0.wait().unwrap();
+        let begin = Instant::now();
+        let own = NetNs::open_or_own(None).unwrap();
+        let mut netlink = Netlink::open(&own).unwrap();
+        while netlink.link_by_name(TAP).unwrap().is_some() {
+            assert!(begin.elapsed() < Duration::from_secs(20), "{TAP} stays");
+            thread::sleep(Duration::from_millis(5));
+        }
         self.0.id()
     }
 
