@@ -6,7 +6,7 @@ use std::{
     os::{
         fd::{AsRawFd, OwnedFd},
         unix::{
-            fs::{FileTypeExt, MetadataExt, PermissionsExt},
+            fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt},
             net::{UnixListener, UnixStream},
         },
     },
@@ -17,12 +17,12 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{Flock, FlockArg},
+    fcntl::{AtFlags, Flock, FlockArg, OFlag},
     sys::socket::{
         AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen,
         socket, sockopt::PeerCredentials,
     },
-    unistd::{AccessFlags, Group, access, chown, getuid},
+    unistd::{AccessFlags, Group, access, fchownat, geteuid, getuid},
 };
 
 /// Where the system's daemon listens.
@@ -58,6 +58,15 @@ pub enum SocketError {
     #[error("{path} exists and is no socket; remove it or choose another [control] socket")]
     NotASocket {
         /// What is in the way.
+        path: PathBuf,
+    },
+    /// What was just made has another file in its place.
+    #[error(
+        "{path} was replaced while it was made; put the [control] socket into a directory that \
+         nobody else may write to"
+    )]
+    Replaced {
+        /// The socket.
         path: PathBuf,
     },
     /// A group that the machine does not know.
@@ -211,7 +220,7 @@ impl ControlSocket {
         )
         .map_err(refused("make"))?;
         bind(socket.as_raw_fd(), &address).map_err(refused("bind"))?;
-        let metadata = fs::symlink_metadata(path).map_err(io_refused("look at", path))?;
+        let (file, metadata) = made(path)?;
         let listening = Self {
             listener: UnixListener::from(socket),
             path: path.to_owned(),
@@ -219,13 +228,16 @@ impl ControlSocket {
         };
         // Nobody can connect before `listen`, so there is no moment with the wrong owner or mode.
         if let (Some(gid), Some(group)) = (gid, group) {
-            chown(path, None, Some(gid)).map_err(|source| SocketError::ChangeGroup {
+            let changed = fchownat(&file, "", None, Some(gid), AtFlags::AT_EMPTY_PATH);
+            changed.map_err(|source| SocketError::ChangeGroup {
                 path: path.to_owned(),
                 group: group.to_owned(),
                 source,
             })?;
         }
-        fs::set_permissions(path, fs::Permissions::from_mode(0o660))
+        // A descriptor of this kind has no fchmod(2), but a name that leads to the same file (open(2), O_PATH).
+        let name = format!("/proc/self/fd/{}", file.as_raw_fd());
+        fs::set_permissions(name, fs::Permissions::from_mode(0o660))
             .map_err(io_refused("set the mode of", path))?;
         let backlog = Backlog::new(BACKLOG).map_err(refused("listen on"))?;
         listen(&listening.listener, backlog).map_err(refused("listen on"))?;
@@ -260,6 +272,27 @@ fn io_refused<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> S
         what,
         path: path.to_owned(),
         source,
+    }
+}
+
+/// Opens the socket's file that was just made, so that its group and mode are changed and no other's:
+/// whoever may write to the directory can put a symbolic link to any file in its place.
+fn made(path: &Path) -> Result<(fs::File, fs::Metadata), SocketError> {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags((OFlag::O_PATH | OFlag::O_NOFOLLOW).bits())
+        .open(path)
+        .map_err(io_refused("look at", path))?;
+    let metadata = file.metadata().map_err(io_refused("look at", path))?;
+    let ours = metadata.file_type().is_socket()
+        && metadata.uid() == geteuid().as_raw()
+        && metadata.nlink() == 1;
+    if ours {
+        Ok((file, metadata))
+    } else {
+        Err(SocketError::Replaced {
+            path: path.to_owned(),
+        })
     }
 }
 
@@ -448,6 +481,30 @@ mod tests {
         assert!(!at("new").exists());
         UnixStream::connect(at("live")).unwrap();
         assert_eq!(fs::read(at("file")).unwrap(), b"");
+    }
+
+    #[test]
+    fn what_takes_the_place_of_a_new_socket_is_left_alone() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let _own = UnixListener::bind(at("own")).unwrap();
+        let _shared = UnixListener::bind(at("shared")).unwrap();
+        fs::hard_link(at("shared"), at("hard-link")).unwrap();
+        fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("own"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("file"), at("link-to-file")).unwrap();
+        for (name, accepted) in [
+            ("own", true),
+            ("link", false),
+            ("link-to-file", false),
+            ("file", false),
+            ("hard-link", false),
+            ("none", false),
+        ] {
+            assert_eq!(made(&at(name)).is_ok(), accepted, "{name}");
+        }
+        let message = made(&at("link")).unwrap_err().to_string();
+        assert!(message.contains("nobody else may write to"), "{message}");
     }
 
     #[test]
