@@ -3,6 +3,8 @@
 
 use std::{io, path::Path};
 
+use crate::kernel::foreign::ForeignProgram;
+
 /// One interface of a network namespace, as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Link {
@@ -84,8 +86,8 @@ pub trait Machine {
     /// How namespace `from` numbers namespace `of`; `None` when it does not, or it cannot be told.
     fn namespace_id(&self, from: Option<&str>, of: Option<&str>) -> Option<i32>;
 
-    /// An XDP program in words: its name and who holds it, as far as that can be told.
-    fn program(&self, id: u32) -> String;
+    /// An XDP program: its name, who holds it and how, as far as that can be told.
+    fn program(&self, id: u32) -> ForeignProgram;
 
     /// What is at a path, which must be readable.
     fn file(&self, path: &Path) -> io::Result<FileFact>;

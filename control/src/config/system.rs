@@ -105,8 +105,8 @@ impl Machine for SystemMachine {
         Netlink::open(&from).ok()?.nsid_of(&of).ok()?
     }
 
-    fn program(&self, id: u32) -> String {
-        ForeignProgram::describe(id).to_string()
+    fn program(&self, id: u32) -> ForeignProgram {
+        ForeignProgram::describe(id)
     }
 
     fn file(&self, path: &Path) -> io::Result<FileFact> {
@@ -269,7 +269,7 @@ mod tests {
         let links = machine.links(Some("no-such-namespace"));
         assert!(matches!(links, Err(LookError::NoNamespace)), "{links:?}");
         assert_eq!(machine.namespace_id(None, Some("no-such-namespace")), None);
-        let program = machine.program(u32::MAX);
+        let program = machine.program(u32::MAX).to_string();
         assert!(program.contains("held by no process"), "{program}");
         assert_eq!(machine.node(1 << 20), None);
     }

@@ -58,6 +58,16 @@ impl ForeignProgram {
             holders: holders_of(id),
         }
     }
+
+    /// The command that takes it off the XDP hook of an interface. `prefix` is what to put before a command
+    /// so that it runs in the interface's namespace ([`shell_prefix`](crate::link::netns::shell_prefix)).
+    pub fn removal(&self, prefix: &str, interface: &str) -> String {
+        match (self.by_link, self.pinned.first()) {
+            (false, _) => format!("{prefix}ip link set dev {interface} xdp off"),
+            (true, Some(path)) => format!("rm {}", path.display()),
+            (true, None) => "bpftool link detach id ID (bpftool link list shows the ID)".into(),
+        }
+    }
 }
 
 impl fmt::Display for ForeignProgram {
@@ -191,6 +201,35 @@ mod tests {
             ),
         ] {
             assert_eq!(program.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_a_link_holds_is_not_taken_off_by_netlink() {
+        for (by_link, pin, expected) in [
+            (
+                false,
+                None,
+                "ip netns exec blue ip link set dev eth0 xdp off",
+            ),
+            (
+                false,
+                Some("/sys/fs/bpf/x"),
+                "ip netns exec blue ip link set dev eth0 xdp off",
+            ),
+            (true, Some("/sys/fs/bpf/x"), "rm /sys/fs/bpf/x"),
+            (
+                true,
+                None,
+                "bpftool link detach id ID (bpftool link list shows the ID)",
+            ),
+        ] {
+            let program = ForeignProgram {
+                by_link,
+                pinned: pin.map(PathBuf::from).into_iter().collect(),
+                ..ForeignProgram::default()
+            };
+            assert_eq!(program.removal("ip netns exec blue ", "eth0"), expected);
         }
     }
 

@@ -407,9 +407,19 @@ fn sources() {
                     "dp.toml:3:13",
                     &[
                         "id 17",
-                        "process 99 (xdpdump)",
+                        "held by xdpdump with pid 99",
                         "ip link set dev xdp0 xdp off",
                     ],
+                )],
+            ),
+            (
+                "a program that a link holds",
+                "[ports.p]\nkind = 'af_xdp'\ninterface = 'xdp1'",
+                "",
+                3,
+                &[(
+                    "dp.toml:3:13",
+                    &["id 18", "stop its owner", "bpftool link detach"],
                 )],
             ),
             (

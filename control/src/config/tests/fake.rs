@@ -2,7 +2,13 @@
 
 use std::{io, path::Path};
 
-use crate::config::machine::{FileFact, Link, LookError, Machine, Peer};
+use crate::{
+    config::machine::{FileFact, Link, LookError, Machine, Peer},
+    kernel::foreign::ForeignProgram,
+};
+
+/// The program that is attached by a bpf_link.
+const LINKED: u32 = 18;
 
 /// Four cores, two of them on each of two nodes; `eth0` and `eth1` with two queues, `one` with one, a
 /// veth pair `va`-`vb`, and what is wrong with the others stands in their names. Namespace `ids` holds
@@ -68,6 +74,10 @@ impl Machine for FakeMachine {
                     ..link("xdp0", 10, 1)
                 },
                 Link {
+                    xdp: Some(LINKED),
+                    ..link("xdp1", 16, 1)
+                },
+                Link {
                     mtu: 3000,
                     ..link("jumbo0", 11, 1)
                 },
@@ -94,8 +104,14 @@ impl Machine for FakeMachine {
         }
     }
 
-    fn program(&self, id: u32) -> String {
-        format!("\"other\" (id {id}), held by process 99 (xdpdump)")
+    fn program(&self, id: u32) -> ForeignProgram {
+        ForeignProgram {
+            id,
+            name: Some("other".to_owned()),
+            by_link: id == LINKED,
+            holders: vec![(99, "xdpdump".to_owned())],
+            ..ForeignProgram::default()
+        }
     }
 
     fn file(&self, path: &Path) -> io::Result<FileFact> {

@@ -47,7 +47,7 @@ pub enum XdpError {
     /// Somebody else's program is there already.
     #[error(
         "{ns}: {interface} has an XDP program already: {program}; stop what uses it, or remove it with {}",
-        removal(ns, interface, program)
+        program.removal(&ns.shell_prefix(), interface)
     )]
     Occupied {
         /// The namespace.
@@ -107,14 +107,6 @@ pub enum XdpError {
         /// From aya.
         error: Box<MapError>,
     },
-}
-
-fn removal(ns: &NetNs, interface: &str, program: &ForeignProgram) -> String {
-    match (program.by_link, program.pinned.first()) {
-        (false, _) => format!("{}ip link set dev {interface} xdp off", ns.shell_prefix()),
-        (true, Some(path)) => format!("rm {}", path.display()),
-        (true, None) => "bpftool link detach id ID (bpftool link list shows the ID)".into(),
-    }
 }
 
 fn attach_remedy(mode: XdpMode, error: &io::Error) -> &'static str {

@@ -72,8 +72,9 @@ pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
     }
     if let Some(id) = link.xdp {
         let program = site.machine().program(id);
+        let removal = program.removal(&within(netns), name);
         let message = format!(
-            "{name} runs an XDP program already: {program}; stop its owner, or take it off: {ip} link set dev {name} xdp off"
+            "{name} runs an XDP program already: {program}; stop its owner, or take it off: {removal}"
         );
         site.refuse(at, message);
     }
