@@ -517,6 +517,16 @@ fn sources() {
                 &[("dp.toml:3:8", &["empty.pcap is empty"])],
             ),
             (
+                "a FIFO",
+                "[ports.p]\nkind = 'pcap'\npath = 'fifo'",
+                "",
+                2,
+                &[(
+                    "dp.toml:3:8",
+                    &["fifo is no regular file", "write it to a file"],
+                )],
+            ),
+            (
                 "a directory",
                 "[ports.p]\nkind = 'pcap'\npath = 'folder'",
                 "",

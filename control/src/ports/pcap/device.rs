@@ -1,13 +1,19 @@
 //! A capture file, opened and its header looked at before anything starts.
 
-use std::fs::File;
+use std::{
+    fs::{File, OpenOptions},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
 
 use dataplane::port::{
     Port,
     pcap::{self, OpenedCapture, Options, Pace as Playing, PcapPort},
 };
 
-use super::{Pace, Pcap};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::{NO_FILE, Pace, Pcap};
 use crate::{api::protocol::PortInfo, config::PlannedPort, daemon::StartError, ports::Device};
 
 pub(super) struct CaptureDevice {
@@ -18,9 +24,7 @@ pub(super) struct CaptureDevice {
 impl CaptureDevice {
     pub(super) fn make(port: &PlannedPort, config: &Pcap) -> Result<Self, StartError> {
         let path = &config.path.value;
-        let file = File::open(path).map_err(|e| {
-            StartError::config(&port.name, &format!("cannot open {}: {e}", path.display()))
-        })?;
+        let file = open_regular(path).map_err(|e| StartError::config(&port.name, &e))?;
         let options = Options {
             pace: match config.pace {
                 Pace::Original => Playing::Original {
@@ -56,5 +60,61 @@ impl Device for CaptureDevice {
 
     fn describe(&self, info: &mut PortInfo) {
         info.interface = Some(self.path.clone());
+    }
+}
+
+/// Opens a capture file, but nothing that would wait for a writer. What was a file when the configuration was
+/// checked may be something else now.
+fn open_regular(path: &Path) -> Result<File, String> {
+    let shown = path.display();
+    let refused = |error| format!("cannot open {shown}: {error}");
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(refused)?;
+    if !file.metadata().map_err(refused)?.is_file() {
+        return Err(format!("{shown} {NO_FILE}"));
+    }
+    // A file's pages may have to be waited for.
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|errno| refused(errno.into()))?;
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, io::Read};
+
+    use nix::{fcntl::FdFlag, sys::stat::Mode, unistd::mkfifo};
+
+    use super::*;
+
+    #[test]
+    fn only_a_regular_file_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("file"), "frames").unwrap();
+        mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
+        std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
+        for (path, error) in [
+            (at("fifo"), "is no regular file"),
+            (at("link"), "is no regular file"),
+            (folder.path().to_owned(), "is no regular file"),
+            ("/dev/null".into(), "is no regular file"),
+            (at("none"), "cannot open"),
+        ] {
+            let message = open_regular(&path).unwrap_err();
+            assert!(message.contains(error), "{message}");
+            assert!(message.contains(path.to_str().unwrap()), "{message}");
+        }
+
+        let mut file = open_regular(&at("file")).unwrap();
+        let status = fcntl(&file, FcntlArg::F_GETFL).unwrap();
+        assert!(!OFlag::from_bits_retain(status).contains(OFlag::O_NONBLOCK));
+        let flags = fcntl(&file, FcntlArg::F_GETFD).unwrap();
+        assert!(FdFlag::from_bits_retain(flags).contains(FdFlag::FD_CLOEXEC));
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "frames");
     }
 }

@@ -13,6 +13,10 @@ use crate::{
     daemon::StartError,
 };
 
+/// What a FIFO, a device or a socket is told: to open it may wait for ever.
+const NO_FILE: &str = "is no regular file, and playing a stream is not built yet; write it to a \
+                       file first (cat STREAM > FILE) and name that";
+
 /// The settings of a port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pcap {
@@ -121,7 +125,8 @@ impl Kind for Pcap {
             Ok(FileFact::Directory) => {
                 site.wrong(at, format!("{path} is a directory; name a capture file"));
             }
-            Ok(FileFact::Regular(_) | FileFact::Other) => {}
+            Ok(FileFact::Other) => site.wrong(at, format!("{path} {NO_FILE}")),
+            Ok(FileFact::Regular(_)) => {}
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                     let what = "does not exist; a relative path begins at the working directory";
