@@ -13,8 +13,8 @@ pub mod xdp;
 fn remedy(errno: Option<i32>) -> &'static str {
     match errno {
         Some(libc::EPERM | libc::EACCES) => {
-            "BPF programs need CAP_BPF and CAP_NET_ADMIN (CAP_SYS_ADMIN before Linux 5.8) of the machine itself, \
-             not of a user namespace: run as root"
+            "BPF programs need CAP_BPF, CAP_NET_ADMIN and, for the verifier, CAP_PERFMON (CAP_SYS_ADMIN before \
+             Linux 5.8) of the machine itself, not of a user namespace: run as root"
         }
         Some(libc::ENOSYS) => "this kernel has no bpf(2): use one with CONFIG_BPF_SYSCALL",
         Some(libc::ENOMEM) => {
@@ -51,9 +51,39 @@ fn one_line(error: &(dyn std::error::Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // aya's words before the verifier's, of which there are none when the program was not looked at.
-    text.trim_end_matches(". Verifier output:").to_owned()
+    // The verifier's output is a listing of the program, and what it objects to is its last line.
+    let (text, log) = text.split_once(VERIFIER).unwrap_or((&text, ""));
+    let mut line = words(text);
+    if let Some(objection) = objection(log) {
+        line = format!("{line}: {objection}");
+    }
+    cut(line)
+}
+
+/// aya's words before the verifier's, of which there are none when the program was not looked at.
+const VERIFIER: &str = ". Verifier output:";
+/// Characters of an error that a message has room for.
+const ERROR_MAX: usize = 300;
+
+/// The last line of the verifier's output that says something: after it stand statistics only
+/// (kernel/bpf/verifier.c, `print_verification_stats`).
+fn objection(log: &str) -> Option<String> {
+    log.lines().rev().map(words).find(|line| {
+        let statistics = ["processed ", "verification time ", "stack depth "];
+        !line.is_empty() && !statistics.iter().any(|start| line.starts_with(start))
+    })
+}
+
+fn words(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn cut(mut line: String) -> String {
+    if let Some((end, _)) = line.char_indices().nth(ERROR_MAX) {
+        line.truncate(end);
+        line.push('…');
+    }
+    line
 }
 
 #[cfg(test)]
@@ -76,6 +106,41 @@ mod tests {
     #[derive(Debug, thiserror::Error)]
     #[error("outer\n says")]
     struct Outer(#[source] io::Error);
+
+    /// As aya has it, with a cause that its text names already.
+    #[derive(Debug, thiserror::Error)]
+    #[error("the BPF_PROG_LOAD syscall returned {0}. Verifier output: {1}")]
+    struct Load(#[source] io::Error, String);
+
+    #[test]
+    fn of_the_verifiers_output_the_objection_is_told() {
+        let returned = "the BPF_PROG_LOAD syscall returned Permission denied (os error 13)";
+        let listing = "0: (79) r2 = *(u64 *)(r1 +0)\nR1 type=ctx\n".repeat(100);
+        let statistics = "processed 12 insns (limit 1000000) max_states_per_insn 0\n";
+        let objection = "R2 pointer comparison prohibited";
+        for (log, expected) in [
+            (String::new(), returned.to_owned()),
+            ("\n \n".to_owned(), returned.to_owned()),
+            (statistics.to_owned(), returned.to_owned()),
+            (
+                format!("{listing}{objection}\n{statistics}\n"),
+                format!("{returned}: {objection}"),
+            ),
+            (
+                format!(
+                    "{listing}{objection}\nverification time 5 usec\nstack depth 0\n{statistics}"
+                ),
+                format!("{returned}: {objection}"),
+            ),
+        ] {
+            let error = Load(io::Error::from_raw_os_error(libc::EACCES), log.clone());
+            assert_eq!(one_line(&error), expected, "{log}");
+        }
+        let long = Load(io::Error::from_raw_os_error(libc::EACCES), "é".repeat(3000));
+        let line = one_line(&long);
+        assert_eq!(line.chars().count(), ERROR_MAX + 1, "{line}");
+        assert!(remedy(errno_of(&long)).contains("CAP_PERFMON"));
+    }
 
     #[test]
     fn the_errno_and_the_text_of_a_cause_are_found() {
