@@ -1,9 +1,6 @@
 //! What a test needs of the machine, and the words for what is missing.
 
-use std::{
-    env, fmt,
-    path::{Path, PathBuf},
-};
+use std::{env, fmt, path::PathBuf};
 
 use nix::unistd::geteuid;
 
@@ -92,25 +89,19 @@ pub fn find(name: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-/// The folder of real captures: `DATAPLANE_CAPTURES`, or `../shared/data/pcap` beside the checkout or
-/// the folder that holds it. The error says where was looked.
+/// The folder of real captures, which `DATAPLANE_CAPTURES` names. The error says what is missing.
 pub fn captures() -> Result<PathBuf, String> {
-    if let Some(folder) = env::var_os("DATAPLANE_CAPTURES").map(PathBuf::from) {
-        return if folder.is_dir() {
-            Ok(folder)
-        } else {
-            Err(format!(
-                "needs captures; DATAPLANE_CAPTURES={} is not a folder",
-                folder.display()
-            ))
-        };
+    let folder = env::var_os("DATAPLANE_CAPTURES")
+        .map(PathBuf::from)
+        .ok_or("needs captures; name their folder in DATAPLANE_CAPTURES")?;
+    if folder.is_dir() {
+        Ok(folder)
+    } else {
+        Err(format!(
+            "needs captures; DATAPLANE_CAPTURES={} is not a folder",
+            folder.display()
+        ))
     }
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    ["../shared/data/pcap", "../../shared/data/pcap"]
-        .iter()
-        .map(|relative| checkout.join(relative))
-        .find(|folder| folder.is_dir())
-        .ok_or_else(|| "needs captures; name their folder in DATAPLANE_CAPTURES".to_owned())
 }
 
 fn suricata_version() -> Option<String> {
