@@ -7,6 +7,7 @@
 //! [`packet`] reads its headers, [`policy`] judges them, and a port writes it. [`worker`] is the loop
 //! that does this on one core, [`engine`] the set of workers as a control plane sees it.
 
+#![deny(unsafe_code)]
 #[cfg(not(target_os = "linux"))]
 compile_error!("dataplane runs on Linux only: use a Linux VM, Docker or WSL2");
 

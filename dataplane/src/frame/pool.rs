@@ -4,6 +4,9 @@
 //! A slot's way: free -> held (a `Frame` exists) -> free, or -> kernel (lent to be received into) ->
 //! held, or -> staged (shares for sinks exist) -> kernel (submitted) -> free when the last share ends.
 
+// A slot's bytes are lent to its only holder, which no borrow tells the compiler.
+#![allow(unsafe_code)]
+
 use super::{
     Region, RegionId,
     marks::{Finished, Marks},

@@ -1,6 +1,9 @@
 //! A region: one stretch of frame memory cut into slots of equal size. This file alone turns slot
 //! numbers into addresses.
 
+// Slots are cut out of memory that is mapped here and lent to the kernel.
+#![allow(unsafe_code)]
+
 use std::{alloc::Layout, any::Any, fmt, io, num::NonZeroUsize, ptr::NonNull};
 
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};

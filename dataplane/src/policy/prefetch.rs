@@ -1,5 +1,8 @@
 //! Asks the processor for a cache line before it is needed, so that the misses of a batch overlap.
 
+// The prefetch instruction takes a raw address.
+#![allow(unsafe_code)]
+
 /// Starts loading the line of `value`. A hint: it changes nothing that a program can see.
 #[inline(always)]
 pub(super) fn prefetch<T>(value: &T) {

@@ -1,6 +1,9 @@
 //! The worker's io_uring: the one place where it submits writes and reads, and the one place where it
 //! sleeps. For tests the kernel's part can be played from memory.
 
+// What is submitted tells the kernel addresses, which must stay good until it answers.
+#![allow(unsafe_code)]
+
 #[cfg(any(test, feature = "fake-kernel"))]
 pub mod fake;
 mod tag;

@@ -1,6 +1,9 @@
 //! Makes the UMEM and the socket of one queue. Run it in the interface's namespace: the kernel looks
 //! the interface up where the thread is, and memory is first touched on the core it runs on.
 
+// Makes a UMEM and a socket over memory that the kernel shares.
+#![allow(unsafe_code)]
+
 use std::{
     ffi::CString,
     fmt, io,

@@ -2,6 +2,9 @@
 //! memory, and its implementation over an xsk-rs socket. Slots are numbers here; UMEM addresses stay
 //! within this file.
 
+// Descriptors on the rings give the kernel slots, and take them back.
+#![allow(unsafe_code)]
+
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use nix::errno::Errno;

@@ -1,5 +1,8 @@
 //! The port against rings whose kernel is played from memory: no root, every order of events.
 
+// Reads and writes at slots' addresses, as the kernel does.
+#![allow(unsafe_code)]
+
 use std::{
     cell::RefCell,
     collections::VecDeque,

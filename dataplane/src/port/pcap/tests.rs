@@ -439,10 +439,18 @@ fn real_captures_arrive_with_all_their_packets() {
         println!("skipped: needs captures; name their folder in DATAPLANE_CAPTURES");
         return;
     };
-    let file = |name: &str| File::open(folder.join(name).with_extension("pcap")).expect(name);
+    // The folder may hold other captures than these, which are suricata-verify's.
+    let file = |name: &str| {
+        let file = File::open(folder.join(name).with_extension("pcap")).ok();
+        if file.is_none() {
+            println!("skipped: {name}.pcap is not in the folder");
+        }
+        file
+    };
     for (name, packets) in ETHERNET {
+        let Some(file) = file(name) else { continue };
         let mut io = io(64, 8192);
-        let mut port = port(&mut io, file(name), TOP);
+        let mut port = port(&mut io, file, TOP);
         assert_eq!(receive_all(&mut port, &mut io).len(), packets, "{name}");
         let failure = port.failure().map(|f| f.to_string());
         assert_eq!(
@@ -459,7 +467,8 @@ fn real_captures_arrive_with_all_their_packets() {
         }
     }
     for (name, expected) in OTHERS {
-        let error = open(Path::new(name), file(name), TOP).expect_err(name);
+        let Some(file) = file(name) else { continue };
+        let error = open(Path::new(name), file, TOP).expect_err(name);
         assert!(error.to_string().contains(expected), "{error}");
     }
 }
