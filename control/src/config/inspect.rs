@@ -75,6 +75,11 @@ impl Site<'_> {
         self.problems.note(note);
     }
 
+    /// Forgets what was seen of the links of a namespace: the next look is a new one.
+    pub fn look_again(&mut self, netns: Option<&At<String>>) {
+        self.seen.remove(&netns.map(|netns| netns.value.clone()));
+    }
+
     /// The links of a namespace, each of which is looked into once; `None`, with the reason told, when they cannot be seen.
     pub fn links(&mut self, netns: Option<&At<String>>) -> Option<&[Link]> {
         let key = netns.map(|netns| netns.value.clone());

@@ -3,7 +3,7 @@
 
 mod device;
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use caps::Capability;
 use serde::{Serialize, Serializer};
@@ -22,6 +22,10 @@ const LARGEST_MTU: u64 = 65_521;
 
 /// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
 const HEADERS: u32 = 14 + 8;
+
+/// How often a TAP that has the name already is looked at again, and after how long.
+const LOOKS: u32 = 10;
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// The settings of a port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -126,11 +130,19 @@ impl Kind for Tap {
     fn inspect(&self, site: &mut Site<'_>) -> Found {
         let name = self.device.as_str();
         let netns = self.netns.as_ref();
-        let Some(links) = site.links(netns) else {
-            return Found::default();
-        };
-        let Some(taken) = links.iter().find(|link| link.name == name) else {
-            return Found::default();
+        let mut looks = 0;
+        let taken = loop {
+            let links = site.links(netns).unwrap_or_default();
+            let Some(taken) = links.iter().find(|link| link.name == name) else {
+                return Found::default();
+            };
+            if taken.driver != "tun" || looks == LOOKS {
+                break taken.clone();
+            }
+            // A run that was killed leaves its device for some 50 ms, while the kernel takes its ring down.
+            looks += 1;
+            thread::sleep(PAUSE);
+            site.look_again(netns);
         };
         let ip = format!("{}ip", within(netns));
         let place = match netns {
