@@ -1,10 +1,17 @@
 //! Interfaces and network namespaces as ports name them: what a name may be, and the commands that a
 //! remedy shows.
 
+use std::time::Duration;
+
 use crate::{
     config::{At, Link, Value},
     link::NAME_MAX,
 };
+
+/// How often what a killed run may have left is looked at again, and after how long: the kernel takes
+/// some 50 ms to take its rings and sockets down.
+pub(super) const LOOKS: u32 = 10;
+pub(super) const PAUSE: Duration = Duration::from_millis(25);
 
 /// The name of an interface, which may not be there yet.
 pub(super) fn interface_name(value: &Value<'_, '_>) -> Option<String> {

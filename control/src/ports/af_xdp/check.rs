@@ -1,11 +1,14 @@
 //! An interface against the machine: is it there, up, free and able; which queues it has.
 
+use std::thread;
+
 use super::{AfXdp, Queues, XdpMode};
 use crate::{
-    config::{At, PlannedPort, Site, hint},
+    config::{At, Link, PlannedPort, Site, hint},
+    kernel::foreign::ForeignProgram,
     ports::{
         Found,
-        interface::{more_queues, within},
+        interface::{LOOKS, PAUSE, more_queues, within},
     },
 };
 
@@ -70,8 +73,7 @@ pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
         );
         site.refuse(at, message);
     }
-    if let Some(id) = link.xdp {
-        let program = site.machine().program(id);
+    if let Some(program) = foreign_program(xdp, &link, site) {
         let removal = program.removal(&within(netns), name);
         let message = format!(
             "{name} runs an XDP program already: {program}; stop its owner, or take it off: {removal}"
@@ -117,6 +119,23 @@ fn sorted(queues: &[At<u32>]) -> Vec<u32> {
     let mut queues: Vec<u32> = queues.iter().map(|queue| queue.value).collect();
     queues.sort_unstable();
     queues
+}
+
+/// The XDP program that stands in the way. One that nobody holds may be gone in a moment: a run that was
+/// killed leaves its program for some 50 ms, while the kernel takes its sockets down.
+fn foreign_program(xdp: &AfXdp, link: &Link, site: &mut Site<'_>) -> Option<ForeignProgram> {
+    let mut program = site.machine().program(link.xdp?);
+    for _ in 0..LOOKS {
+        if !(program.holders.is_empty() && program.pinned.is_empty()) {
+            break;
+        }
+        thread::sleep(PAUSE);
+        site.look_again(xdp.netns.as_ref());
+        let mut links = site.links(xdp.netns.as_ref())?.iter();
+        let id = links.find(|again| again.name == link.name)?.xdp?;
+        program = site.machine().program(id);
+    }
+    Some(program)
 }
 
 /// Says when a source may get frames that no slot holds.

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Device, Found, Kind, LargestFrame, Occupied, Placement, Privileges, Role,
-    interface::{interface_fault, interface_name, netns_name, within},
+    interface::{LOOKS, PAUSE, interface_fault, interface_name, netns_name, within},
 };
 use crate::{
     config::{At, Plan, PlannedPort, Reader, Site},
@@ -22,10 +22,6 @@ const LARGEST_MTU: u64 = 65_521;
 
 /// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
 const HEADERS: u32 = 14 + 8;
-
-/// How often a TAP that has the name already is looked at again, and after how long.
-const LOOKS: u32 = 10;
-const PAUSE: Duration = Duration::from_millis(25);
 
 /// The settings of a port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
