@@ -106,9 +106,16 @@ impl Client {
 
     /// Asks, and waits for the answer.
     pub fn call<T: DeserializeOwned>(&mut self, request: &Request) -> Result<T, ClientError> {
-        let lost = |path: &Path, source| ClientError::Lost {
+        let lost = |path: &Path, source: io::Error| ClientError::Lost {
             path: path.to_owned(),
-            source,
+            source: match source.kind() {
+                // As the kernel calls a timeout; nobody would understand it.
+                io::ErrorKind::WouldBlock => io::Error::other(format!(
+                    "nothing came within {} s, it may still be starting or be stuck",
+                    PATIENCE.as_secs()
+                )),
+                _ => source,
+            },
         };
         let mut line =
             serde_json::to_vec(request).map_err(|e| lost(&self.path, io::Error::other(e)))?;
