@@ -347,11 +347,6 @@ impl Drop for Engine {
     }
 }
 
-/// Pins the calling thread, for work whose memory should be near a core. Answers whether it could.
-pub fn pin_current_thread(core: usize) -> bool {
-    core_affinity::set_for_current(core_affinity::CoreId { id: core })
-}
-
 /// The cores that this process may use, lowest first.
 pub fn usable_cores() -> io::Result<Vec<usize>> {
     let mut cores: Vec<usize> = core_affinity::get_core_ids()

@@ -8,7 +8,7 @@
 use std::{os::fd::OwnedFd, sync::Arc};
 
 use dataplane::{
-    frame::{Frame, HugePages, Pool, Region, Staged},
+    frame::{Frame, HugePages, Region, Staged},
     packet::{Fragment, Headers, finish_partial, parse},
     policy::{PolicySpec, PortRange, Protocol, Reason, Rule, Snapshot, Verdict, judge},
     port::{
@@ -16,7 +16,6 @@ use dataplane::{
         tap::{TapOptions, TapPort},
     },
     worker::{
-        counters::PortCounters,
         ring::{Op, Ring},
         wake::Waker,
     },
@@ -68,16 +67,8 @@ fn policy() -> Snapshot {
 impl Bench {
     fn new(mood: u8) -> Self {
         let ports = 3;
-        let mut io = Io {
-            ring: Ring::fake(),
-            pool: Pool::new(),
-            counters: vec![PortCounters::default(); ports],
-            waker: Arc::new(Waker::new().expect("an eventfd")),
-            now: 0,
-            sink_cap: 24,
-            own_region: None,
-            trouble: false,
-        };
+        let waker = Arc::new(Waker::new().expect("an eventfd"));
+        let mut io = Io::new(Ring::fake(), waker, ports, 24);
         let region = Region::map(SLOTS, SLOT, 64, HugePages::Off).expect("memory");
         io.own_region = io.pool.add(region);
         if mood & 4 != 0 {

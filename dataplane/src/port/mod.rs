@@ -55,6 +55,20 @@ pub struct Io {
 }
 
 impl Io {
+    /// What a worker with so many ports begins with: counters at zero, no memory, the clock not read.
+    pub fn new(ring: Ring, waker: Arc<Waker>, ports: usize, sink_cap: usize) -> Self {
+        Self {
+            ring,
+            pool: Pool::new(),
+            own_region: None,
+            counters: vec![PortCounters::default(); ports],
+            waker,
+            now: 0,
+            sink_cap,
+            trouble: false,
+        }
+    }
+
     /// The counters of a port.
     #[inline]
     pub fn count(&mut self, port: PortIndex) -> &mut PortCounters {

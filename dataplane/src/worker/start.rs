@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{
     Source, Started, Worker, WorkerError, clock,
-    counters::{KernelCounters, PortCounters},
+    counters::KernelCounters,
     mailbox::Mailbox,
     pipeline::{Pipeline, Scratch},
     report,
@@ -13,7 +13,7 @@ use super::{
     wake::Waker,
 };
 use crate::{
-    frame::{Backing, Pool, Region},
+    frame::{Backing, Region},
     policy::Reason,
     port::{Io, Place, PortIndex},
 };
@@ -59,16 +59,8 @@ impl Worker {
             message,
         };
         let ports = spec.ports.len();
-        let mut io = Io {
-            ring,
-            pool: Pool::new(),
-            counters: vec![PortCounters::default(); ports],
-            waker,
-            now: clock(),
-            sink_cap: spec.sink_cap,
-            own_region: None,
-            trouble: false,
-        };
+        let mut io = Io::new(ring, waker, ports, spec.sink_cap);
+        io.now = clock();
         let own = match spec.own {
             None => None,
             Some(wanted) => {

@@ -3,7 +3,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    os::fd::{AsFd, BorrowedFd},
     sync::atomic::{AtomicBool, Ordering, fence},
 };
 
@@ -53,12 +53,6 @@ impl Waker {
     /// every sleep at once.
     pub(crate) fn drain(&self) {
         let _ = self.event.read();
-    }
-}
-
-impl AsRawFd for Waker {
-    fn as_raw_fd(&self) -> RawFd {
-        self.event.as_fd().as_raw_fd()
     }
 }
 

@@ -210,7 +210,9 @@ pub fn open(options: &QueueOptions) -> Result<OpenQueue, OpenError> {
     })?;
 
     // SAFETY: the descriptor is the UMEM's first; only its address is taken.
-    let first = unsafe { umem.data_mut(&mut fresh[0]) }.cursor_base();
+    let first = unsafe { umem.data_mut(&mut fresh[0]) }
+        .contents_mut()
+        .as_mut_ptr();
     let base = NonNull::new(first.wrapping_sub(fresh[0].addr()))
         .ok_or_else(|| bad("the UMEM is at address zero".into()))?;
     // SAFETY: the UMEM maps `slots` chunks of `slot_size` bytes from `base` on, and its mapping lives
@@ -237,17 +239,6 @@ pub fn open(options: &QueueOptions) -> Result<OpenQueue, OpenError> {
         region,
         granted,
     })
-}
-
-/// The base address of a frame's data, which xsk-rs shows only as a slice.
-trait CursorBase {
-    fn cursor_base(self) -> *mut u8;
-}
-
-impl CursorBase for xsk_rs::umem::frame::DataMut<'_> {
-    fn cursor_base(mut self) -> *mut u8 {
-        self.contents_mut().as_mut_ptr()
-    }
 }
 
 fn make_umem(

@@ -14,9 +14,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    frame::{HugePages, Pool},
+    frame::HugePages,
     port::PortIndex,
-    worker::{counters::PortCounters, ring::Ring, wake::Waker},
+    worker::{ring::Ring, wake::Waker},
 };
 
 const SLOTS: u32 = 256;
@@ -155,16 +155,8 @@ struct Bench {
 const INDEX: PortIndex = PortIndex(0);
 
 fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
-    let mut io = Io {
-        ring: Ring::fake(),
-        pool: Pool::new(),
-        counters: vec![PortCounters::default()],
-        waker: Arc::new(Waker::new().expect("an eventfd")),
-        now: 0,
-        sink_cap,
-        own_region: None,
-        trouble: false,
-    };
+    let waker = Arc::new(Waker::new().expect("an eventfd"));
+    let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
     let other = Region::map(512, 2048, 64, HugePages::Off).expect("memory");
     let other = io.pool.add(other).expect("room");
     let region = Region::map(SLOTS, 2048, HEADROOM, HugePages::Off).expect("memory");

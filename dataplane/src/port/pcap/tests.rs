@@ -16,8 +16,8 @@ use super::{
     *,
 };
 use crate::{
-    frame::{HugePages, Pool, Region},
-    worker::{counters::PortCounters, ring::Ring, wake::Waker},
+    frame::{HugePages, Region},
+    worker::{ring::Ring, wake::Waker},
 };
 
 const TOP: Options = Options {
@@ -26,19 +26,12 @@ const TOP: Options = Options {
 };
 
 fn io(slots: u32, slot_size: usize) -> Io {
-    let mut pool = Pool::new();
+    let waker = Arc::new(Waker::new().expect("an eventfd"));
+    let mut io = Io::new(Ring::fake(), waker, 1, 64);
     let region = Region::map(slots, slot_size, 0, HugePages::Off).expect("memory");
-    let own_region = pool.add(region);
-    Io {
-        ring: Ring::fake(),
-        pool,
-        own_region,
-        counters: vec![PortCounters::default()],
-        waker: Arc::new(Waker::new().expect("an eventfd")),
-        now: 5_000_000_000,
-        sink_cap: 64,
-        trouble: false,
-    }
+    io.own_region = io.pool.add(region);
+    io.now = 5_000_000_000;
+    io
 }
 
 fn port(io: &mut Io, file: File, options: Options) -> PcapPort {

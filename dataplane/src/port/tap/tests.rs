@@ -6,9 +6,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    frame::{HugePages, Pool, Region},
+    frame::{HugePages, Region},
     port::PortIndex,
-    worker::{counters::PortCounters, ring::Ring, wake::Waker},
+    worker::{ring::Ring, wake::Waker},
 };
 
 struct Bench {
@@ -18,16 +18,8 @@ struct Bench {
 }
 
 fn bench(source: bool, slots: u32, sink_cap: usize) -> Bench {
-    let mut io = Io {
-        ring: Ring::fake(),
-        pool: Pool::new(),
-        counters: vec![PortCounters::default()],
-        waker: Arc::new(Waker::new().expect("an eventfd")),
-        now: 0,
-        sink_cap,
-        own_region: None,
-        trouble: false,
-    };
+    let waker = Arc::new(Waker::new().expect("an eventfd"));
+    let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
     let region = Region::map(slots, 2048, 64, HugePages::Off).expect("memory");
     io.own_region = io.pool.add(region);
     // Any descriptor does: the played kernel never looks at it.
