@@ -8,6 +8,7 @@ use super::{
     plan::{PlannedPipeline, PlannedPort, Problems},
     reader::At,
 };
+use crate::ports::Around;
 
 /// Checks every port, and fills in what was found of it.
 pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: &mut Problems) {
@@ -19,15 +20,28 @@ pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: 
     };
     for port in ports.iter_mut() {
         site.context = format!("ports.{}", port.name);
-        let found = port.kind.inspect(&mut site);
+        let found = port.kind.inspect(port, &mut site);
         (port.queues, port.link) = (found.queues, found.link);
     }
 }
 
 /// Says what the user should know of a port although it stops nothing.
-pub(crate) fn cautions(ports: &[PlannedPort], slot_size: u32, problems: &mut Problems) {
-    for port in ports {
-        if let Some(caution) = port.kind.caution(port, slot_size) {
+pub(crate) fn cautions(
+    ports: &[PlannedPort],
+    pipelines: &[PlannedPipeline],
+    slot_size: u32,
+    problems: &mut Problems,
+) {
+    for (i, port) in ports.iter().enumerate() {
+        let feeds = |from: &usize| {
+            let mut pipelines = pipelines.iter();
+            pipelines.any(|pipeline| pipeline.to.contains(&i) && pipeline.from.contains(from))
+        };
+        let around = Around {
+            slot_size,
+            feeders: (0..ports.len()).filter(feeds).map(|i| &ports[i]).collect(),
+        };
+        if let Some(caution) = port.kind.caution(port, &around) {
             problems.note(caution);
         }
     }

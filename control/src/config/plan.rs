@@ -152,7 +152,7 @@ impl Plan {
         let cores = checks::cores(config, overrides, machine, &mut problems);
         inspect::ports(&mut ports, machine, &mut problems);
         inspect::veth_loops(&ports, &pipelines, machine, &mut problems);
-        inspect::cautions(&ports, config.engine.slot_size, &mut problems);
+        inspect::cautions(&ports, &pipelines, config.engine.slot_size, &mut problems);
         let own_slot_size = own_slot_size(&config.engine, &ports, &mut problems);
         if !problems.errors.is_empty() {
             return Err(problems.into_errors());

@@ -3,8 +3,8 @@
 //! Queue `q` of every port that is placed by its queues goes to worker `q mod n`, so that a frame that goes
 //! from queue `q` of one interface to queue `q` of another stays on its core; a port's `cores` say
 //! otherwise. Each (interface, queue) belongs to one worker. Other ports have one descriptor for each
-//! worker that writes or reads them. Single sources go to the least loaded worker that can reach their
-//! sinks.
+//! worker that writes or reads them. A source with descriptors goes to the least loaded worker that can reach
+//! its sinks, or to all of those, if the kernel spreads its flows.
 
 use std::collections::BTreeSet;
 
@@ -121,15 +121,22 @@ impl Spread<'_> {
         loop {
             self.follow();
             let unplaced = |&i: &usize| self.ports[i].source && self.workers[i].is_empty();
-            // What has descriptors and is written to gets its place from there: single things go first.
-            let single = |&i: &usize| matches!(self.ports[i].kind.placement(), Placement::Single);
+            // What has descriptors and is written to gets its place from there: pure sources go first.
+            let pure = |&i: &usize| !self.ports[i].sink;
             let mut sources = (0..self.ports.len()).filter(unplaced);
-            let next = sources.clone().find(single).or_else(|| sources.next());
+            let next = sources.clone().find(pure).or_else(|| sources.next());
             let Some(source) = next else {
                 break;
             };
-            let worker = self.best(source);
-            self.workers[source].insert(worker);
+            let able = self.able(source);
+            match self.ports[source].kind.placement() {
+                Placement::Spread if !able.is_empty() => self.workers[source].extend(able),
+                // With none able, the check of the sinks names the one that is out of reach.
+                _ => {
+                    let worker = self.least_loaded(able);
+                    self.workers[source].insert(worker);
+                }
+            }
         }
     }
 
@@ -157,8 +164,8 @@ impl Spread<'_> {
         }
     }
 
-    /// The least loaded of the workers that have a queue of each sink of this source that is placed by queues.
-    fn best(&self, source: usize) -> usize {
+    /// The workers that have a queue of each sink of this source that is placed by queues.
+    fn able(&self, source: usize) -> BTreeSet<usize> {
         let sinks = self
             .pipelines
             .iter()
@@ -170,6 +177,11 @@ impl Spread<'_> {
             let homes = homes(&self.ports[sink], self.cores);
             able = able.intersection(&homes).copied().collect();
         }
+        able
+    }
+
+    /// The one of these workers that polls the least; the first of all when there are none.
+    fn least_loaded(&self, able: BTreeSet<usize>) -> usize {
         let load = |worker: usize| -> usize {
             let sources = self
                 .ports
@@ -186,7 +198,6 @@ impl Spread<'_> {
                 })
                 .sum()
         };
-        // With none able, the check of the sinks names the one that is out of reach.
         able.into_iter()
             .min_by_key(|&worker| load(worker))
             .unwrap_or(0)
@@ -270,7 +281,7 @@ fn units(
                 let enough = if port.source { usize::MAX } else { 1 };
                 units.extend(mine.take(enough).map(|&queue| unit(queue)));
             }
-            Placement::Descriptors | Placement::Single => {
+            Placement::Descriptors | Placement::Spread => {
                 let number = workers[i]
                     .iter()
                     .take_while(|&&other| other != worker)

@@ -20,7 +20,7 @@ pub trait Kind {
 
     /// Sets the settings against the machine: what is there is found, what is wrong is told to `site`.
     /// Changes nothing.
-    fn inspect(&self, site: &mut Site<'_>) -> Found;
+    fn inspect(&self, port: &PlannedPort, site: &mut Site<'_>) -> Found;
 
     /// The port in the words of `--check`, after its name and direction.
     fn describe(&self, port: &PlannedPort) -> String;
@@ -53,14 +53,18 @@ pub trait Kind {
         None
     }
 
-    /// What the user should know of this port in a plan with slots of so many bytes, although it stops
-    /// nothing.
-    fn caution(&self, _port: &PlannedPort, _slot_size: u32) -> Option<String> {
+    /// What the user should know of this port in the plan that is made, although it stops nothing.
+    fn caution(&self, _port: &PlannedPort, _around: &Around<'_>) -> Option<String> {
         None
     }
 
     /// Whether it ends by itself as a source, and with the last one the run.
     fn ends(&self) -> bool {
+        false
+    }
+
+    /// Whether its frames can wait for room in the sinks, instead of being lost there.
+    fn patient(&self) -> bool {
         false
     }
 
@@ -98,11 +102,20 @@ pub enum Placement<'a> {
         cores: Option<&'a At<Vec<usize>>>,
     },
     /// A descriptor for each worker that reads or writes it; frames are received into the worker's own
-    /// region.
+    /// region. Of a port that is no sink, one worker reads.
     Descriptors,
-    /// A single thing that one worker reads; frames are received into the worker's own region. For kinds
-    /// that are no sinks.
-    Single,
+    /// The same, but as a source it is read by every worker that reaches its sinks: the kernel spreads its
+    /// flows over the descriptors.
+    Spread,
+}
+
+/// What surrounds a port in a plan.
+#[derive(Clone, Debug)]
+pub struct Around<'a> {
+    /// Bytes of a slot of a queue's own region.
+    pub slot_size: u32,
+    /// The ports whose frames come to this one.
+    pub feeders: Vec<&'a PlannedPort>,
 }
 
 /// A device of a network namespace that a port has for itself.

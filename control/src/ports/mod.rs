@@ -13,7 +13,7 @@ pub mod tap;
 
 pub use device::{Device, Listened, Turn};
 pub(crate) use interface::more_queues;
-pub use kind::{Found, Kind, LargestFrame, Occupied, Placement, Privileges, Role};
+pub use kind::{Around, Found, Kind, LargestFrame, Occupied, Placement, Privileges, Role};
 
 use crate::config::{At, Port, Reader};
 

@@ -9,7 +9,7 @@ use caps::Capability;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Device, Found, Kind, Occupied, Placement, Privileges,
+    Around, Device, Found, Kind, Occupied, Placement, Privileges,
     interface::{interface_name, netns_name},
 };
 use crate::{
@@ -167,12 +167,12 @@ impl Kind for AfXdp {
         self.checksums == Checksums::Auto
     }
 
-    fn inspect(&self, site: &mut Site<'_>) -> Found {
+    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
         check::inspect(self, site)
     }
 
-    fn caution(&self, port: &PlannedPort, slot_size: u32) -> Option<String> {
-        check::frames_fit(self, port, slot_size)
+    fn caution(&self, port: &PlannedPort, around: &Around<'_>) -> Option<String> {
+        check::frames_fit(self, port, around.slot_size)
     }
 
     fn describe(&self, port: &PlannedPort) -> String {

@@ -96,7 +96,7 @@ impl Pcap {
 
 impl Kind for Pcap {
     fn placement(&self) -> Placement<'_> {
-        Placement::Single
+        Placement::Descriptors
     }
 
     fn privileges(&self) -> Privileges {
@@ -114,7 +114,11 @@ impl Kind for Pcap {
         self.loops > 0
     }
 
-    fn inspect(&self, site: &mut Site<'_>) -> Found {
+    fn patient(&self) -> bool {
+        true
+    }
+
+    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
         let path = self.path.display();
         let at = self.path.at;
         match site.machine().file(&self.path) {

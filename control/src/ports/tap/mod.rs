@@ -123,7 +123,7 @@ impl Kind for Tap {
             .map_or(!source, |passive| passive.value)
     }
 
-    fn inspect(&self, site: &mut Site<'_>) -> Found {
+    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
         let name = self.device.as_str();
         let netns = self.netns.as_ref();
         let mut looks = 0;
