@@ -116,6 +116,7 @@ fn spec(core: usize, fuse: &Arc<AtomicU64>, publisher: Option<&mut Publisher>) -
             sources: vec![SourceSpec {
                 port: PortIndex(0),
                 finish_checksums: false,
+                patient: false,
             }],
             policy: publisher.map(Publisher::reader),
             sinks: vec![PortIndex(1)],

@@ -148,6 +148,7 @@ fn a_worker_allocates_nothing_after_it_has_started() {
             sources: vec![SourceSpec {
                 port: PortIndex(0),
                 finish_checksums: true,
+                patient: false,
             }],
             policy: Some(publisher.reader()),
             sinks: vec![PortIndex(1), PortIndex(2)],

@@ -84,6 +84,7 @@ fn worker(panics_at: Option<u64>) -> (WorkerSpec, Arc<AtomicU64>) {
             sources: vec![SourceSpec {
                 port: PortIndex(0),
                 finish_checksums: false,
+                patient: false,
             }],
             policy: None,
             sinks: Vec::new(),

@@ -173,6 +173,7 @@ fn worker_spec(
         live[unit.port].units.push(place);
     }
     let index = |unit: usize| PortIndex(unit as u16);
+    let kind = |unit: usize| &plan.ports[worker.units[unit].port].kind;
     let pipelines = worker
         .pipelines
         .iter()
@@ -184,9 +185,8 @@ fn worker_spec(
                     .iter()
                     .map(|&unit| SourceSpec {
                         port: index(unit),
-                        finish_checksums: plan.ports[worker.units[unit].port]
-                            .kind
-                            .unfinished_checksums(),
+                        finish_checksums: kind(unit).unfinished_checksums(),
+                        patient: kind(unit).patient(),
                     })
                     .collect(),
                 policy: planned

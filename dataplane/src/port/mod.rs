@@ -50,6 +50,8 @@ pub struct Io {
     pub now: u64,
     /// How many frames of one sink may be staged or in the kernel.
     pub sink_cap: usize,
+    /// The source of the frames that are being staged.
+    pub from: PortIndex,
     /// Set by a port that has a [`Port::failure`] to tell.
     pub trouble: bool,
 }
@@ -65,6 +67,7 @@ impl Io {
             waker,
             now: 0,
             sink_cap,
+            from: PortIndex::default(),
             trouble: false,
         }
     }
@@ -95,6 +98,9 @@ impl Io {
         self.count(port).tx.drop(reason);
     }
 }
+
+/// How long writes that the kernel has are waited for when a worker stops, in nanoseconds.
+pub const KERNEL_DRAIN: u64 = 25_000_000;
 
 /// When a source wants to be called again. The worker takes the earliest of all its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,6 +135,14 @@ pub trait Port: Send {
     /// Takes all of `frames`: each is offered, and then staged or dropped with a reason.
     fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>);
 
+    /// How many frames [`stage`](Self::stage) takes at this moment before it drops one as `sink_full`. Asked
+    /// before a source is served that can wait ([`SourceSpec::patient`](crate::worker::spec::SourceSpec::patient)). A sink that
+    /// can do no more says `usize::MAX`: it drops at once and holds nobody up. One that has room again
+    /// completes an operation or wakes the worker.
+    fn room(&self, _io: &Io) -> usize {
+        usize::MAX
+    }
+
     /// Hands what is staged to the kernel, as far as it takes it.
     fn flush(&mut self, _io: &mut Io) {}
 
@@ -138,6 +152,12 @@ pub trait Port: Send {
     /// Frames staged or in the kernel, that is neither written nor dropped.
     fn in_flight(&self) -> usize {
         0
+    }
+
+    /// Told once when the worker stops: nothing more will be staged. Answers how many nanoseconds what is in
+    /// flight may still take, before [`close`](Self::close) counts it as dropped.
+    fn drain(&mut self, _io: &mut Io) -> u64 {
+        KERNEL_DRAIN
     }
 
     /// What the kernel counts beside us; asked when somebody wants a report.

@@ -160,10 +160,17 @@ impl Worker {
     #[inline]
     fn serve(&mut self, source: usize) -> bool {
         let Source { spec, pipeline } = self.sources[source];
+        let mut budget = self.budget;
+        if spec.patient {
+            budget = budget.min(self.pipelines[pipeline].room(&self.io, &self.ports));
+            if budget == 0 {
+                return false;
+            }
+        }
         let Some(port) = &mut self.ports[spec.port.0 as usize] else {
             return false;
         };
-        port.receive(&mut self.io, &mut self.batch, self.budget);
+        port.receive(&mut self.io, &mut self.batch, budget);
         if self.batch.is_empty() {
             return false;
         }

@@ -11,10 +11,7 @@ use crate::{
     port::{Place, Port, PortIndex},
 };
 
-/// How long a stopping worker waits for writes that the kernel has, in nanoseconds.
-const DRAIN: u64 = 25_000_000;
-
-/// How long it then waits for cancelled operations to let go of their slots.
+/// How long a worker that has stopped waits for cancelled operations to let go of their slots.
 const LET_GO: u64 = 20_000_000;
 
 impl Worker {
@@ -123,8 +120,21 @@ impl Worker {
     /// Writes what is on its way, counts what cannot be written, and takes every slot back.
     pub(super) fn stop(mut self) -> Report {
         self.receiving = false;
-        let mut deadline = clock() + DRAIN;
-        while self.ports.iter().flatten().any(|p| p.in_flight() > 0) && self.io.now < deadline {
+        let began = clock();
+        let deadlines: Vec<u64> = self
+            .ports
+            .iter_mut()
+            .map(|port| port.as_mut().map_or(0, |p| began + p.drain(&mut self.io)))
+            .collect();
+        let unwritten = |(port, deadline): (&Option<Box<dyn Port>>, &u64), now| {
+            now < *deadline && port.as_ref().is_some_and(|p| p.in_flight() > 0)
+        };
+        while self
+            .ports
+            .iter()
+            .zip(&deadlines)
+            .any(|port| unwritten(port, self.io.now))
+        {
             self.turn();
         }
         for at in 0..self.ports.len() {
@@ -132,7 +142,7 @@ impl Worker {
                 self.close(PortIndex(at as u16), Reason::Shutdown);
             }
         }
-        deadline = clock() + LET_GO;
+        let deadline = clock() + LET_GO;
         while self.io.pool.total().kernel > 0 && self.io.now < deadline {
             self.turn();
         }

@@ -44,6 +44,15 @@ impl Pipeline {
         }
     }
 
+    /// How many frames all sinks take at this moment.
+    pub(super) fn room(&self, io: &Io, ports: &[Option<Box<dyn Port>>]) -> usize {
+        let sinks = self
+            .sinks
+            .iter()
+            .filter_map(|s| ports[s.0 as usize].as_ref());
+        sinks.map(|sink| sink.room(io)).min().unwrap_or(usize::MAX)
+    }
+
     /// Takes all of `batch`: each frame is staged on every sink, or freed and counted.
     pub(super) fn run(
         &mut self,
@@ -100,6 +109,7 @@ impl Pipeline {
         counters.rx.forwarded += forwarded;
         counters.checksums_finished += finished;
         if forwarded > 0 {
+            io.from = source.port;
             self.stage(io, ports, scratch);
         }
     }

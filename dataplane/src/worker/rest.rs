@@ -50,13 +50,16 @@ impl Worker {
         let mut in_flight = 0;
         for at in 0..self.ports.len() {
             let is_source = self.is_source(at);
+            let is_held = is_source && (!self.receiving || self.is_held_back(at));
             let Some(port) = &mut self.ports[at] else {
                 sources_done &= !is_source;
                 continue;
             };
             in_flight += port.in_flight();
-            if is_source && !self.receiving {
-                // What it has must wait until the worker is told to go, and must not wake it before.
+            if is_held {
+                // What it has must wait until the worker is told to go, or a sink has room, and must not
+                // wake it before.
+                sources_done = false;
                 continue;
             }
             match port.wait(&mut self.io) {
@@ -89,6 +92,15 @@ impl Worker {
             Some(due) if due <= self.io.now + RISE => None,
             Some(due) => Some(Some(Duration::from_nanos(due - self.io.now - RISE))),
         }
+    }
+
+    /// Whether it is a patient source with a sink that has no room.
+    fn is_held_back(&self, at: usize) -> bool {
+        self.sources.iter().any(|source| {
+            source.spec.port.0 as usize == at
+                && source.spec.patient
+                && self.pipelines[source.pipeline].room(&self.io, &self.ports) == 0
+        })
     }
 
     fn is_source(&self, at: usize) -> bool {

@@ -66,4 +66,7 @@ pub struct SourceSpec {
     pub port: PortIndex,
     /// Whether checksums that the sender left to its device are finished.
     pub finish_checksums: bool,
+    /// Whether its frames can wait until its sinks have room for them, as those in a file can. Frames of
+    /// other sources come whether there is room or not.
+    pub patient: bool,
 }

@@ -117,6 +117,7 @@ fn bench(frames: u64, policy: Option<&mut Publisher>, stuck: bool) -> Bench {
             sources: vec![SourceSpec {
                 port: PortIndex(0),
                 finish_checksums: false,
+                patient: false,
             }],
             policy: policy.map(Publisher::reader),
             sinks: vec![PortIndex(1), PortIndex(2)],

@@ -345,6 +345,15 @@ impl<R: Rings> Port for AfXdpPort<R> {
         }
     }
 
+    fn room(&self, io: &Io) -> usize {
+        if !self.attached {
+            return usize::MAX;
+        }
+        // Frames of other regions are copied into a slot of this one.
+        let cap = io.sink_cap.saturating_sub(self.in_flight());
+        cap.min(io.pool.free_slots(self.region))
+    }
+
     fn in_flight(&self) -> usize {
         self.staged.len() + self.in_kernel
     }

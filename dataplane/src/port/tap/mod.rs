@@ -251,6 +251,13 @@ impl Port for TapPort {
         }
     }
 
+    fn room(&self, io: &Io) -> usize {
+        match self.dead {
+            true => usize::MAX,
+            false => io.sink_cap.saturating_sub(self.in_flight()),
+        }
+    }
+
     fn flush(&mut self, io: &mut Io) {
         while let Some(staged) = self.staged.pop_front() {
             if let Err(staged) = io.write(self.file, self.place, staged) {
