@@ -262,6 +262,7 @@ impl Pool {
             slot,
             offset: tracked.region.headroom() as u32,
             len: 0,
+            time: 0,
         })
     }
 
@@ -310,6 +311,7 @@ impl Pool {
             slot: from.slot,
             offset: offset as u32,
             len: len as u32,
+            time: 0,
         })
     }
 
@@ -370,6 +372,18 @@ impl Pool {
         true
     }
 
+    /// Puts `n` bytes before the frame's first, from the room that the slot has there; what is in them is not
+    /// defined until they are written. `false`, and nothing changes, when there is less room.
+    #[inline]
+    pub fn grow_front(&mut self, frame: &mut Frame, n: usize) -> bool {
+        if n > frame.offset as usize {
+            return false;
+        }
+        frame.offset -= n as u32;
+        frame.len += n as u32;
+        true
+    }
+
     /// Asks the processor for the frame's first cache line.
     #[inline]
     pub fn prefetch(&self, frame: &Frame) {
@@ -422,6 +436,7 @@ impl Pool {
             slot: frame.slot,
             offset: frame.offset,
             len: frame.len,
+            time: frame.time,
         }
     }
 
@@ -484,6 +499,7 @@ impl Pool {
         // writes it; the source is a slot on its way out, hence another one.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len()) };
         to.len = from.len;
+        to.time = from.time;
         true
     }
 

@@ -15,6 +15,8 @@ pub struct Frame {
     pub(crate) slot: u32,
     pub(crate) offset: u32,
     pub(crate) len: u32,
+    /// See [`Frame::time`]; 0 is unknown.
+    pub(crate) time: u64,
 }
 
 /// One sink's share of a frame that is on its way out. Its bytes no longer change. The slot returns
@@ -26,6 +28,8 @@ pub struct Staged {
     pub(crate) slot: u32,
     pub(crate) offset: u32,
     pub(crate) len: u32,
+    /// See [`Staged::time`]; 0 is unknown.
+    pub(crate) time: u64,
 }
 
 macro_rules! token {
@@ -47,8 +51,33 @@ macro_rules! token {
             pub fn is_empty(&self) -> bool {
                 self.len == 0
             }
+
+            /// When the frame was captured, in nanoseconds since 1970, where its source can tell: a
+            /// capture file or the kernel. Of other frames nothing is known but when their batch came.
+            pub fn time(&self) -> Option<u64> {
+                (self.time != 0).then_some(self.time)
+            }
+
+            /// Leaves the first `n` bytes out, such as a header that the sink has no use for. They stay
+            /// in the slot, where other shares see them. `false`, and nothing changes, when the frame
+            /// is not that long.
+            pub fn cut_front(&mut self, n: usize) -> bool {
+                if n > self.len() {
+                    return false;
+                }
+                self.offset += n as u32;
+                self.len -= n as u32;
+                true
+            }
         }
     };
+}
+
+impl Frame {
+    /// Remembers when the frame was captured: nanoseconds since 1970, of which 0 stands for unknown.
+    pub fn set_time(&mut self, time: u64) {
+        self.time = time;
+    }
 }
 
 token!(Frame);

@@ -56,11 +56,21 @@ reasons! {
     TooLong = "too_long",
     /// Shorter than an Ethernet header.
     TooShort = "too_short",
+    /// The datagram has no VXLAN header, or one with other flags than RFC 7348's.
+    VxlanHeader = "vxlan_header",
+    /// The VXLAN header names another network (VNI) than the port's.
+    WrongVni = "wrong_vni",
+    /// The datagram came from another address than the port's `remote`.
+    WrongPeer = "wrong_peer",
     // A sink's.
     /// The sink has as many frames in flight as it may, or its ring is full.
     SinkFull = "sink_full",
     /// The sink's link is down or its interface gone.
     LinkDown = "link_down",
+    /// The sink takes IP packets, and the frame carries none.
+    NotIp = "not_ip",
+    /// The disk that the sink writes to has no room.
+    DiskFull = "disk_full",
     /// The kernel refused the write.
     WriteError = "write_error",
     /// The daemon ended before the frame was written.

@@ -176,6 +176,7 @@ impl Port for PcapPort {
                     };
                     let fits = io.pool.fill(&mut frame, bytes);
                     debug_assert!(fits);
+                    frame.set_time(entry.captured);
                     batch.push(frame);
                     io.counters[self.index.0 as usize].rx.receive(bytes.len());
                 }

@@ -141,6 +141,13 @@ impl Timeline {
         self.last
     }
 
+    /// When a frame of this pass was captured: its timestamp, in later passes moved on by the passes
+    /// before. 0 when it has none.
+    #[inline]
+    pub fn captured(&self, timestamp: Option<u64>) -> u64 {
+        timestamp.map_or(0, |timestamp| self.base.saturating_add(timestamp))
+    }
+
     /// Ends the pass. Answers how many frames it had.
     pub fn end_pass(&mut self) -> u64 {
         let frames = self.frames;

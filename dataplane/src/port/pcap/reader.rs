@@ -47,6 +47,8 @@ const BLOCK_FRAMES: usize = BLOCK_BYTES / 64;
 pub(super) struct Entry {
     /// Nanoseconds of the capture's [`Timeline`].
     pub(super) at: u64,
+    /// Nanoseconds since 1970; 0 when the file does not say.
+    pub(super) captured: u64,
     offset: u32,
     length: u32,
 }
@@ -73,9 +75,10 @@ impl Block {
         self.entries.len() < BLOCK_FRAMES && length <= BLOCK_BYTES - self.bytes.len()
     }
 
-    fn push(&mut self, at: u64, frame: &[u8]) {
+    fn push(&mut self, at: u64, captured: u64, frame: &[u8]) {
         self.entries.push(Entry {
             at,
+            captured,
             offset: self.bytes.len() as u32,
             length: frame.len() as u32,
         });
@@ -211,7 +214,7 @@ impl Filler<'_> {
     }
 
     /// Puts a frame into a block. `false` when the thread is to stop.
-    fn push(&mut self, at: u64, frame: &[u8], cut: bool) -> bool {
+    fn push(&mut self, at: u64, captured: u64, frame: &[u8], cut: bool) -> bool {
         if !self.block.as_ref().is_some_and(|b| b.has_room(frame.len())) {
             self.publish();
             if self.block.is_none() {
@@ -222,7 +225,7 @@ impl Filler<'_> {
             return false;
         }
         if let Some(block) = &mut self.block {
-            block.push(at, frame);
+            block.push(at, captured, frame);
             block.cut += u32::from(cut);
         }
         true
@@ -340,8 +343,9 @@ fn read<'a>(capture: &'a OpenedCapture, filler: &Rc<RefCell<Filler<'a>>>) -> Res
         let mut reader = CaptureReader::with_buffer(source, buffer)?;
         while let Some(record) = reader.next_record()? {
             let at = timeline.place(record.timestamp);
+            let captured = timeline.captured(record.timestamp);
             let mut filler = filler.borrow_mut();
-            if !filler.push(at, record.data, record.is_cut()) {
+            if !filler.push(at, captured, record.data, record.is_cut()) {
                 return Ok(());
             }
         }
