@@ -18,13 +18,18 @@ use crate::{
     port::{Place, Port, PortFailure, PortIndex, Wait},
 };
 
-/// A source that brings `left` frames, and a sink that keeps what it gets for `delay` turns.
+/// A source that brings `left` frames, or a sink that writes what it gets with the next flush, unless it is
+/// stuck.
 struct Scripted {
     place: Place,
     left: u64,
     keeps: std::collections::VecDeque<Staged>,
     written: Arc<Mutex<Vec<Vec<u8>>>>,
     stuck: bool,
+    /// How many frames it keeps before it drops one; `None` is any number.
+    room: Option<usize>,
+    /// How long it may take when the worker stops.
+    drain: u64,
 }
 
 impl Port for Scripted {
@@ -53,7 +58,21 @@ impl Port for Scripted {
     }
     fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
         io.count(self.place.index).tx.offered += frames.len() as u64;
-        self.keeps.extend(frames.drain(..));
+        for staged in frames.drain(..) {
+            if self.room(io) == 0 {
+                io.refuse(self.place.index, staged, Reason::SinkFull);
+            } else {
+                self.keeps.push_back(staged);
+            }
+        }
+    }
+    fn room(&self, _io: &Io) -> usize {
+        self.room.map_or(usize::MAX, |room| room - self.keeps.len())
+    }
+    fn drain(&mut self, _io: &mut Io) -> u64 {
+        // What held it up ends with the rest.
+        self.stuck &= self.drain == 0;
+        self.drain
     }
     fn flush(&mut self, io: &mut Io) {
         while !self.stuck
@@ -83,19 +102,34 @@ struct Bench {
 
 /// One source of `frames`, two sinks, and a policy if there are rules.
 fn bench(frames: u64, policy: Option<&mut Publisher>, stuck: bool) -> Bench {
+    bench_with(frames, policy, stuck, |_| {}, false)
+}
+
+/// The same, with the first sink changed and a source that waits for its sinks or does not.
+fn bench_with(
+    frames: u64,
+    policy: Option<&mut Publisher>,
+    stuck: bool,
+    change: impl Fn(&mut Scripted),
+    patient: bool,
+) -> Bench {
     let waker = Arc::new(Waker::new().expect("an eventfd"));
     let notice = Arc::new(EventFd::new().expect("an eventfd"));
     let mailbox = Arc::new(Mailbox::new(Arc::clone(&waker), notice));
     let written = [Arc::default(), Arc::default()];
-    let port = |left, written: &Arc<Mutex<Vec<Vec<u8>>>>, stuck| -> Option<Box<dyn Port>> {
-        Some(Box::new(Scripted {
+    let port = |left, written: &Arc<Mutex<Vec<Vec<u8>>>>, stuck| {
+        Box::new(Scripted {
             place: Place::default(),
             left,
             keeps: Default::default(),
             written: Arc::clone(written),
             stuck,
-        }))
+            room: None,
+            drain: 0,
+        })
     };
+    let mut first = port(0, &written[0], stuck);
+    change(&mut first);
     let spec = WorkerSpec {
         core: 0,
         batch: 16,
@@ -109,15 +143,15 @@ fn bench(frames: u64, policy: Option<&mut Publisher>, stuck: bool) -> Bench {
         }),
         sink_cap: 64,
         ports: vec![
-            port(frames, &written[0], false),
-            port(0, &written[0], stuck),
-            port(0, &written[1], false),
+            Some(port(frames, &written[0], false)),
+            Some(first),
+            Some(port(0, &written[1], false)),
         ],
         pipelines: vec![PipelineSpec {
             sources: vec![SourceSpec {
                 port: PortIndex(0),
                 finish_checksums: false,
-                patient: false,
+                patient,
             }],
             policy: policy.map(Publisher::reader),
             sinks: vec![PortIndex(1), PortIndex(2)],
@@ -223,6 +257,59 @@ fn a_stuck_sink_holds_up_no_other_and_no_end() {
     assert_eq!(report.ports[1].tx.dropped.get(Reason::Shutdown), 128);
     assert_eq!(report.ports[1].tx.in_flight(), 0);
     assert_eq!(report.pool.free, report.pool.total);
+}
+
+#[test]
+fn a_patient_source_waits_for_room_where_another_loses_frames() {
+    // (patient, dropped by the sink with room for 20, received)
+    for (patient, lost, received) in [(true, 0, 20), (false, 100 - 20, 100)] {
+        let small = |sink: &mut Scripted| sink.room = Some(20);
+        let mut b = bench_with(100, None, true, small, patient);
+        assert!(b.mailbox.send(Command::Go).is_ok());
+        b.worker.obey();
+        b.turns(20);
+        let [source, sink, _] = &b.worker.io.counters[..] else {
+            panic!("three ports");
+        };
+        assert_eq!(source.rx.frames, received, "patient: {patient}");
+        assert_eq!(sink.tx.dropped.get(Reason::SinkFull), lost);
+        // Held back, it keeps nobody awake; what is on its way ends nothing.
+        assert_eq!(b.worker.arm(), Some(None));
+        assert!(b.mailbox.receive().is_none());
+    }
+}
+
+#[test]
+fn a_patient_source_goes_on_when_there_is_room_and_ends() {
+    let small = |sink: &mut Scripted| sink.room = Some(1);
+    let mut b = bench_with(100, None, false, small, true);
+    assert!(b.mailbox.send(Command::Go).is_ok());
+    b.worker.obey();
+    b.turns(100);
+    for sink in &b.written {
+        assert_eq!(sink.lock().expect("one thread").len(), 100);
+    }
+    b.worker.arm();
+    assert!(matches!(b.mailbox.receive(), Some(Message::Finished)));
+}
+
+#[test]
+fn a_sink_has_the_time_that_it_asks_for_to_write_what_it_has() {
+    // (nanoseconds, written, dropped)
+    for (drain, written, dropped) in [(0, 0, 10), (1_000_000_000, 10, 0)] {
+        let slow = |sink: &mut Scripted| sink.drain = drain;
+        let mut b = bench_with(10, None, true, slow, false);
+        assert!(b.mailbox.send(Command::Go).is_ok());
+        b.worker.obey();
+        b.turns(2);
+        let report = b.worker.stop();
+        let tx = &report.ports[1].tx;
+        assert_eq!(
+            (tx.frames, tx.dropped.get(Reason::Shutdown)),
+            (written, dropped)
+        );
+        assert_eq!(report.pool.free, report.pool.total);
+    }
 }
 
 #[test]
