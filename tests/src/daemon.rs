@@ -141,6 +141,7 @@ impl Daemon {
             .arg(&file)
             .arg("--summary")
             .arg(folder.path().join("summary.json"))
+            .current_dir(folder.path())
             .spawn();
         Self { folder, running }
     }

@@ -6,6 +6,7 @@ use std::{
     fmt,
     io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
+    path::Path,
     process::{Child, Command, ExitStatus, Output, Stdio},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -48,6 +49,12 @@ impl Tool {
     /// Adds one argument.
     pub fn arg(mut self, argument: impl AsRef<OsStr>) -> Self {
         self.command.arg(argument);
+        self
+    }
+
+    /// Has it run in a folder.
+    pub fn current_dir(mut self, folder: impl AsRef<Path>) -> Self {
+        self.command.current_dir(folder);
         self
     }
 

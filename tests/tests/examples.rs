@@ -1,0 +1,263 @@
+//! Every configuration in docs/examples, run as it stands: frames come out as its comment says. Only the
+//! control socket is the test's own, and what this machine cannot have is said in the table.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use dataplane::packet::tcp_flags;
+use tests::{
+    Daemon, Need, Netns, Theme,
+    capture::{self, Listening},
+    daemon, frames, http,
+    send::Sender,
+};
+
+/// How long frames may take through a busy machine.
+const LIMIT: Duration = Duration::from_secs(20);
+
+/// How long a connection that is not allowed is tried.
+const TRIED: Duration = Duration::from_secs(2);
+
+/// One example: its file, what it takes beside root, and what shows that it works.
+struct Example {
+    file: &'static str,
+    needs: &'static [Need],
+    /// What is replaced because a test machine has it not.
+    adapted: &'static [(&'static str, &'static str)],
+    works: fn(&Example),
+}
+
+const TCPDUMP: &[Need] = &[Need::Root, Need::Tool("tcpdump")];
+const CURL: &[Need] = &[Need::Root, Need::Tool("curl")];
+
+const EXAMPLES: &[Example] = &[
+    Example {
+        file: "replay.toml",
+        needs: TCPDUMP,
+        adapted: &[],
+        works: plays_the_file,
+    },
+    Example {
+        file: "rootless.toml",
+        needs: TCPDUMP,
+        adapted: &[],
+        works: plays_the_file,
+    },
+    Example {
+        file: "monitor.toml",
+        needs: TCPDUMP,
+        adapted: &[],
+        works: hears_the_web,
+    },
+    Example {
+        file: "inline.toml",
+        needs: TCPDUMP,
+        adapted: &[],
+        works: lets_the_web_through,
+    },
+    Example {
+        file: "host.toml",
+        needs: CURL,
+        adapted: &[],
+        works: the_host_goes_out,
+    },
+    Example {
+        file: "several-cores.toml",
+        needs: TCPDUMP,
+        // Two cores, a kernel without huge pages to spare, and veths, which copy.
+        adapted: &[
+            ("cores = \"2-3\"", "cores = \"0-1\""),
+            ("cores = [2, 3]", "cores = [0, 1]"),
+            ("hugepages = \"require\"", "hugepages = \"auto\""),
+            ("mode = \"zero-copy\"", "mode = \"auto\""),
+            ("slots = 16384", "slots = 2048"),
+            (
+                "socket = \"/run/dataplane/control.sock\"",
+                "socket = \"control.sock\"",
+            ),
+        ],
+        works: forwards_on_two_cores,
+    },
+];
+
+fn main() -> ExitCode {
+    let mut theme = Theme::new();
+    for example in EXAMPLES {
+        theme.test(example.file, example.needs, || (example.works)(example));
+    }
+    theme.test("none_is_left_out", &[], none_is_left_out);
+    theme.run()
+}
+
+fn none_is_left_out() {
+    let there: BTreeSet<String> = fs::read_dir(folder())
+        .expect("docs/examples")
+        .map(|entry| entry.expect("docs/examples").file_name())
+        .map(|name| name.to_string_lossy().into_owned())
+        .filter(|name| name.ends_with(".toml"))
+        .collect();
+    let run: BTreeSet<String> = EXAMPLES.iter().map(|e| e.file.to_owned()).collect();
+    assert_eq!(there, run);
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples")
+}
+
+impl Example {
+    fn text(&self) -> String {
+        let mut text = fs::read_to_string(folder().join(self.file)).expect("an example");
+        for (from, to) in self.adapted {
+            assert!(text.contains(from), "{}: {from:?} is not there", self.file);
+            text = text.replace(from, to);
+        }
+        text
+    }
+
+    /// Starts it in a namespace, in a folder with a capture file of these frames.
+    fn start(&self, ns: &Netns, sample: &[Vec<u8>]) -> Daemon {
+        let folder = daemon::folder();
+        capture::write(&folder.path().join("sample.pcap"), sample);
+        let text = self.text();
+        let own_socket = |socket: &Path| match text.contains("\n[control]") {
+            true => String::new(),
+            false => format!("[control]\nsocket = \"{}\"\n", socket.display()),
+        };
+        Daemon::spawn_in(ns, folder, &text, own_socket).ready()
+    }
+}
+
+/// A namespace with interfaces, and the one in which their other ends are.
+fn between(interfaces: &[(&str, &str)]) -> (Netns, Netns) {
+    let (inside, outside) = (Netns::new(), Netns::new());
+    for (here, there) in interfaces {
+        inside.veth(here, &outside, there);
+    }
+    (inside, outside)
+}
+
+fn web(port: u16) -> Vec<u8> {
+    let server = Ipv4Addr::new(203, 0, 113, 7);
+    frames::tcp((frames::CLIENT, 40_000), (server, port), tcp_flags::SYN)
+}
+
+fn plays_the_file(example: &Example) {
+    let ns = Netns::new();
+    let sample = frames::mixed(200, 1514);
+    let daemon = example.start(&ns, &sample);
+    let listening = Listening::start(&ns, "lc0");
+    daemon.wait(LIMIT).explained();
+    capture::assert_same(&listening.after_the_device(), &sample);
+}
+
+fn hears_the_web(example: &Example) {
+    let (inside, outside) = between(&[("eth1", "wire")]);
+    let mut daemon = example.start(&inside, &[]);
+    let listening = Listening::start(&inside, "lc0");
+    daemon.wait_for("lc0: a packet socket listens");
+    let (allowed, denied) = (vec![web(80); 20], vec![web(22); 30]);
+    let sender = Sender::open(&outside, "wire");
+    sender.send(&denied);
+    sender.send(&allowed);
+    capture::assert_same(&listening.wait_for(20, LIMIT), &allowed);
+    let stats = daemon.stop().explained();
+    assert_eq!(stats.pipelines[0].dropped["not_allowed"], 30);
+}
+
+fn lets_the_web_through(example: &Example) {
+    let (inside, outside) = between(&[("eth1", "client"), ("eth2", "server")]);
+    let daemon = example.start(&inside, &[]);
+    let copy = Listening::start(&inside, "lc0");
+    let server = Listening::start(&outside, "server");
+    let allowed = vec![web(443); 20];
+    let sender = Sender::open(&outside, "client");
+    sender.send(&vec![web(22); 30]);
+    sender.send(&allowed);
+    capture::assert_same(&server.wait_for(20, LIMIT), &allowed);
+    capture::assert_same(&copy.wait_for(20, LIMIT), &allowed);
+    let stats = daemon.stop().explained();
+    assert_eq!(stats.pipelines[0].dropped["not_allowed"], 30);
+}
+
+fn the_host_goes_out(example: &Example) {
+    let (host, world) = between(&[("eth1", "wire")]);
+    world.address("wire", "192.0.2.1/24");
+    let daemon = example.start(&host, &[]);
+    host.address("dp0", "192.0.2.10/24");
+    let page = http::page(100_000);
+    let _allowed = http::Server::start(&world, 443, page.clone());
+    let _denied = http::Server::start(&world, 8443, page.clone());
+    let file = daemon.folder().join("page");
+    let got = http::get(&host, "http://192.0.2.1:443/", &file, LIMIT);
+    let said = String::from_utf8_lossy(&got.stderr);
+    assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
+    assert!(
+        fs::read(&file).expect("curl's file") == *page,
+        "another page"
+    );
+    let refused = http::get(&host, "http://192.0.2.1:8443/", &file, TRIED);
+    // 28: the time was over.
+    assert_eq!(
+        refused.status.code(),
+        Some(28),
+        "a port that is not allowed"
+    );
+    let stats = daemon.stop().explained();
+    assert!(stats.pipelines[0].dropped["not_allowed"] > 0);
+}
+
+fn forwards_on_two_cores(example: &Example) {
+    let (inside, outside) = (Netns::new(), Netns::new());
+    for (here, there) in [("eth1", "left"), ("eth2", "right")] {
+        // Four queues each way, as the example's comment has them made on a card.
+        inside.ip(&[
+            "link",
+            "add",
+            here,
+            "numrxqueues",
+            "4",
+            "numtxqueues",
+            "4",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            there,
+            "netns",
+            outside.name(),
+            "numrxqueues",
+            "4",
+            "numtxqueues",
+            "4",
+        ]);
+        for (ns, end) in [(&inside, here), (&outside, there)] {
+            ns.quiet(end);
+            ns.ip(&["link", "set", end, "up"]);
+        }
+    }
+    // The example's namespace `ids` is this one, by the name that it has.
+    let text = example
+        .text()
+        .replace("netns = \"ids\"", &format!("netns = \"{}\"", inside.name()));
+    let daemon = Daemon::spawn_in(&inside, daemon::folder(), &text, |_| String::new()).ready();
+    let copy = Listening::start(&inside, "lc0");
+    let right = Listening::start(&outside, "right");
+    let sent = frames::mixed(200, 1514);
+    Sender::open(&outside, "left").send(&sent);
+    right.wait_for(200, LIMIT);
+    copy.wait_for(200, LIMIT);
+    let sorted = |mut frames: Vec<Vec<u8>>| {
+        frames.sort();
+        frames
+    };
+    // By which queue a frame comes is the sender's core's affair; queues have no common order.
+    capture::assert_same(&sorted(right.finish()), &sorted(sent.clone()));
+    capture::assert_same(&sorted(copy.finish()), &sorted(sent));
+    daemon.stop().explained();
+}
