@@ -2,14 +2,16 @@
 //! others, and SIGKILL.
 
 use std::{
+    fs,
     process::ExitCode,
     time::{Duration, Instant},
 };
 
 use nix::sys::signal::Signal;
 use tests::{
-    Bench, Daemon, Need, Theme,
+    Bench, Daemon, Need, Netns, Theme,
     bench::in_flight,
+    capture::{self, Listening},
     daemon, frames,
     send::{Load, Sender},
     wait_until,
@@ -39,6 +41,11 @@ fn main() -> ExitCode {
         removed_and_made_anew,
     );
     theme.test("sink_goes_down_under_load", ROOT, sink_goes_down);
+    theme.test(
+        "a_signal_hides_no_failure",
+        &[Need::Root, Need::Tool("tcpdump")],
+        a_signal_hides_no_failure,
+    );
     theme.test("tap_removed_by_another", ROOT, tap_removed);
     theme.test("sigkill_twenty_times_under_load", ROOT, sigkill);
     theme.run()
@@ -233,6 +240,38 @@ to = ["down", "lc0"]
     let stats = daemon.stop().explained();
     let (down, up) = (daemon::port(&stats, "down"), daemon::port(&stats, "up"));
     assert_eq!(down.tx.offered, up.rx.forwarded);
+}
+
+/// A capture that is broken, and a signal while its devices stay for those who listen.
+fn a_signal_hides_no_failure() {
+    let ns = Netns::new();
+    let folder = daemon::folder();
+    let file = folder.path().join("broken.pcap");
+    capture::write(&file, &frames::mixed(10, 600));
+    let whole = fs::read(&file).expect("written");
+    fs::write(&file, &whole[..whole.len() - 1]).expect("our own folder");
+    let mut daemon = Daemon::start(
+        &ns,
+        &format!(
+            r#"
+[ports.sample]
+kind = "pcap"
+path = "{}"
+[ports.lc0]
+kind = "tap"
+wait_for_consumer = "20s"
+[[pipelines]]
+from = ["sample"]
+to = ["lc0"]
+"#,
+            file.display()
+        ),
+    );
+    let listening = Listening::start(&ns, "lc0");
+    daemon.wait_for("all sources have ended; devices stay");
+    let ended = daemon.stop();
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    drop(listening);
 }
 
 fn tap_removed() {

@@ -222,13 +222,13 @@ impl Daemon {
         if let Ok(Some(signal)) = self.signals.read_signal() {
             let name = Signal::try_from(signal.ssi_signo as i32).map_or("a signal", Signal::as_str);
             self.say(&format!("{name}: stopping"));
-            return Some(exit::DONE);
-        }
-        if stopped {
+        } else if stopped {
             self.say("dpctl stop: stopping");
-            return Some(exit::DONE);
+        } else {
+            return None;
         }
-        None
+        // Sources that have failed before have done so whatever ends the run.
+        Some(self.leaving.map_or(exit::DONE, |(_, code)| code))
     }
 
     /// What workers have to say. Answers with an exit code when there is nothing left to run for.
