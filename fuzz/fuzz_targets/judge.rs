@@ -1,5 +1,5 @@
-//! Whole frames on their way: a TAP port receives them from a played kernel, they are parsed, judged,
-//! staged on two TAP sinks or freed, and the kernel answers the writes as the input says. The pool's
+//! Whole frames on their way: a TAP or TUN port receives them from a played kernel, they are parsed, judged,
+//! staged on a TAP and a TUN sink or freed, and the kernel answers the writes as the input says. The pool's
 //! law is asserted after every step, the counters' laws at the end, when every slot must be free.
 //!
 //! Input: one byte for the kernel's moods, then frames: two bytes of length (little-endian), the bytes.
@@ -13,7 +13,7 @@ use dataplane::{
     policy::{PolicySpec, PortRange, Protocol, Reason, Rule, Snapshot, Verdict, judge},
     port::{
         Io, Place, Port, PortIndex,
-        tap::{TapOptions, TapPort},
+        tap::{Layer, TapOptions, TapPort},
     },
     worker::{
         ring::{Op, Ring},
@@ -78,7 +78,12 @@ impl Bench {
         let ports = (0..ports as u16).map(|index| {
             let queue = OwnedFd::from(std::fs::File::open("/dev/null").expect("/dev/null"));
             let options = TapOptions {
-                max_frame: if index == 2 { 600 } else { 1518 },
+                layer: match index {
+                    0 if mood & 0x40 == 0 => Layer::Ethernet,
+                    1 => Layer::Ethernet,
+                    _ => Layer::Ip,
+                },
+                longest: if index == 2 { 600 } else { 1518 },
                 source: index == 0,
             };
             let mut port = TapPort::new(format!("tap{index}"), queue, options);

@@ -14,8 +14,5 @@ pub mod netns;
 pub mod offloads;
 pub mod tap;
 
+pub use dataplane::port::tap::device::NAME_MAX;
 pub use netns::NetNs;
-
-/// The kernel's limit for the name of an interface, without the terminating zero (IFNAMSIZ - 1,
-/// include/uapi/linux/if.h).
-pub const NAME_MAX: usize = 15;

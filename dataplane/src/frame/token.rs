@@ -69,6 +69,12 @@ macro_rules! token {
                 self.len -= n as u32;
                 true
             }
+
+            /// Leaves out what stands behind the first `len` bytes, such as padding that the sink has no
+            /// use for. A shorter frame stays as it is.
+            pub fn truncate(&mut self, len: usize) {
+                self.len = self.len().min(len) as u32;
+            }
         }
     };
 }

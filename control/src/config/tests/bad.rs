@@ -590,7 +590,10 @@ fn sinks() {
                 3,
                 &[(
                     "dp.toml:3:8",
-                    &["a TAP device \"taken\" already", "ip link delete taken"],
+                    &[
+                        "a TAP or TUN device \"taken\" already",
+                        "ip link delete taken",
+                    ],
                 )],
             ),
             (

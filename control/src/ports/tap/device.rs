@@ -1,10 +1,10 @@
-//! A TAP device that the daemon made: one descriptor for each worker that reads or writes it.
+//! A TAP or TUN device that the daemon made: one descriptor for each worker that reads or writes it.
 
 use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
 
 use dataplane::port::{
     Port,
-    tap::{TapOptions as QueueOptions, TapPort},
+    tap::{Layer, TapOptions as QueueOptions, TapPort},
 };
 
 use super::{HEADERS, Tap as Settings};
@@ -26,6 +26,7 @@ pub(super) struct TapDevice {
     /// Descriptors by queue; a worker takes its own.
     queues: Vec<Option<OwnedFd>>,
     mtu: u32,
+    layer: Layer,
     source: bool,
     wait: Option<Duration>,
     /// Who listens, opened while the namespace can be entered.
@@ -41,6 +42,7 @@ impl TapDevice {
             &ns,
             &TapOptions {
                 name: config.device.value.clone(),
+                layer: config.layer(),
                 mtu: Some(config.mtu.value),
                 queues: port.queues.len(),
                 passive: port.passive(),
@@ -54,6 +56,7 @@ impl TapDevice {
             queues: tap.fds.drain(..).map(Some).collect(),
             tap,
             mtu: config.mtu.value,
+            layer: config.layer(),
             source: port.source,
             wait: config.wait_for_consumer,
         })
@@ -66,7 +69,11 @@ impl Device for TapDevice {
             return Ok(None);
         };
         let options = QueueOptions {
-            max_frame: (self.mtu + HEADERS) as usize,
+            layer: self.layer,
+            longest: match self.layer {
+                Layer::Ethernet => (self.mtu + HEADERS) as usize,
+                Layer::Ip => self.mtu as usize,
+            },
             source: self.source,
         };
         Ok(Some(Box::new(TapPort::new(

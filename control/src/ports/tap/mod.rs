@@ -1,11 +1,12 @@
-//! `kind = "tap"`: a device that the daemon makes, with a descriptor for each worker that reads or writes
-//! it. Here are the settings; `device` makes it.
+//! `kind = "tap"`: a TAP or TUN device that the daemon makes, with a descriptor for each worker that reads or
+//! writes it. Here are the settings; `device` makes it.
 
 mod device;
 
 use std::{thread, time::Duration};
 
 use caps::Capability;
+use dataplane::port::tap::Layer;
 use serde::{Serialize, Serializer};
 
 use super::{
@@ -13,7 +14,7 @@ use super::{
     interface::{LOOKS, PAUSE, interface_fault, interface_name, netns_name, within},
 };
 use crate::{
-    config::{At, Plan, PlannedPort, Reader, Site},
+    config::{At, Plan, PlannedPort, Reader, Site, choice},
     daemon::StartError,
 };
 
@@ -23,16 +24,30 @@ const LARGEST_MTU: u64 = 65_521;
 /// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
 const HEADERS: u32 = 14 + 8;
 
+choice! {
+    /// What sort of device it is.
+    DeviceType {
+        /// Layer 2: Ethernet frames go through it.
+        #[default]
+        Tap = "tap",
+        /// Layer 3: IP packets go through it.
+        Tun = "tun",
+    }
+}
+
 /// The settings of a port.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Tap {
     /// The device's name.
     #[serde(rename = "name")]
     pub device: At<String>,
+    /// What sort of device it is.
+    #[serde(rename = "type")]
+    pub device_type: DeviceType,
     /// The network namespace that it is made in; `None` is the daemon's own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub netns: Option<At<String>>,
-    /// The device's MTU in bytes, without the Ethernet header.
+    /// The device's MTU in bytes, without the Ethernet header, which a TUN device does not have.
     pub mtu: At<u32>,
     /// How long sources are held back until something listens.
     #[serde(
@@ -61,12 +76,14 @@ impl Tap {
                 None => Some(port.clone()),
             },
         };
+        let device_type = table.take("type", |v| v.choice(DeviceType::ALL, &[]));
         let netns = table.take_at("netns", |v| netns_name(&v));
         let mtu = table.take_at("mtu", |v| v.integer(68..=LARGEST_MTU).map(|mtu| mtu as u32));
         let wait_for_consumer = table.take("wait_for_consumer", |v| v.duration());
         let passive = table.take_at("passive", |v| v.boolean());
         Some(Self {
             device: device?,
+            device_type: device_type.unwrap_or_default(),
             netns,
             mtu: mtu.unwrap_or(At {
                 value: 1500,
@@ -75,6 +92,14 @@ impl Tap {
             wait_for_consumer,
             passive,
         })
+    }
+
+    /// What goes through the device.
+    fn layer(&self) -> Layer {
+        match self.device_type {
+            DeviceType::Tap => Layer::Ethernet,
+            DeviceType::Tun => Layer::Ip,
+        }
     }
 }
 
@@ -148,7 +173,7 @@ impl Kind for Tap {
         let what = match taken.driver.as_str() {
             // What another run holds goes with it; only a persistent one stays.
             "tun" => format!(
-                "a TAP device {name:?}{place} already, perhaps another dataplane's; choose a name of its own (name = \"…\"), or if nobody needs it: {ip} link delete {name}"
+                "a TAP or TUN device {name:?}{place} already, perhaps another dataplane's; choose a name of its own (name = \"…\"), or if nobody needs it: {ip} link delete {name}"
             ),
             "" => {
                 format!(
@@ -165,7 +190,7 @@ impl Kind for Tap {
     }
 
     fn describe(&self, port: &PlannedPort) -> String {
-        let mut text = format!("tap {}", *self.device);
+        let mut text = format!("{} {}", self.device_type, *self.device);
         if let Some(netns) = &self.netns {
             text += &format!(" in namespace {}", **netns);
         }

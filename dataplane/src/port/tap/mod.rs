@@ -1,19 +1,24 @@
-//! A TAP queue, as source and sink, through io_uring from and into registered slots.
+//! A TAP queue, as source and sink, through io_uring from and into registered slots; or a TUN queue, which
+//! differs in that IP packets go through it instead of Ethernet frames.
 //!
 //! A frame written to the descriptor is *received* by the interface: the kernel runs its receive path
 //! within the write (drivers/net/tun.c, `tun_get_user`), so that a write completes at once and costs
 //! what that path costs. Reads are parked: the kernel fills them as the host sends.
 
+pub mod device;
+mod packet;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::VecDeque,
+    fmt,
     os::fd::{AsFd, AsRawFd, OwnedFd},
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
+pub use self::packet::{DESTINATION_ADDRESS, SOURCE_ADDRESS};
 use super::{Io, Place, Port, PortFailure, Wait};
 use crate::{
     frame::{Frame, Staged},
@@ -27,16 +32,38 @@ const SHORTEST: usize = 14;
 /// Reads that wait in the kernel; 64 do 30 % better than read(2), and stay in order.
 const PARKED: usize = 64;
 
+/// What goes through a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Layer {
+    /// Ethernet frames, through a TAP device.
+    #[default]
+    Ethernet,
+    /// IP packets, through a TUN device. A frame that is written leaves its Ethernet header, VLAN tags and
+    /// padding behind; one that is read gets a header from [`SOURCE_ADDRESS`] to [`DESTINATION_ADDRESS`].
+    Ip,
+}
+
+impl fmt::Display for Layer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layer::Ethernet => "TAP",
+            Layer::Ip => "TUN",
+        })
+    }
+}
+
 /// What a TAP port is told when it is made.
 #[derive(Clone, Copy, Debug)]
 pub struct TapOptions {
-    /// The longest frame, Ethernet header and tags included, in bytes.
-    pub max_frame: usize,
+    /// What goes through its device.
+    pub layer: Layer,
+    /// The longest that goes through, in bytes: a frame with Ethernet header and tags, or an IP packet.
+    pub longest: usize,
     /// Whether the worker receives from it.
     pub source: bool,
 }
 
-/// One queue of a TAP device.
+/// One queue of a TAP or TUN device.
 #[derive(Debug)]
 pub struct TapPort {
     name: String,
@@ -98,6 +125,33 @@ impl TapPort {
                 return;
             }
             self.parked += 1;
+        }
+    }
+
+    /// Whether the kernel takes a share; of a TUN device's only the packet is left.
+    #[inline]
+    fn fit_out(&self, io: &Io, staged: &mut Staged) -> Result<(), Reason> {
+        match self.options.layer {
+            Layer::Ethernet if staged.len() < SHORTEST => return Err(Reason::TooShort),
+            Layer::Ethernet => {}
+            Layer::Ip => packet::leave_packet(&io.pool, staged)?,
+        }
+        if staged.len() > self.options.longest {
+            return Err(Reason::TooLong);
+        }
+        Ok(())
+    }
+
+    /// Whether what was read becomes a frame; a TUN device's packet gets a header for it.
+    #[inline]
+    fn fit_in(&self, io: &mut Io, frame: &mut Frame) -> Result<(), Reason> {
+        if frame.len() > self.options.longest {
+            return Err(Reason::TooLong);
+        }
+        match self.options.layer {
+            Layer::Ethernet if frame.len() < SHORTEST => Err(Reason::TooShort),
+            Layer::Ethernet => Ok(()),
+            Layer::Ip => packet::put_header(&mut io.pool, frame),
         }
     }
 
@@ -186,6 +240,18 @@ impl TapPort {
 impl Port for TapPort {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
+        if self.options.source
+            && self.options.layer == Layer::Ip
+            && let Some(region) = io.own_region
+            && io.pool.region(region).headroom() < packet::HEADER
+        {
+            return Err(PortFailure::fatal(format!(
+                "{}: frames begin {} bytes into a slot, which leaves no room for an Ethernet header; give the worker's own region {} bytes of headroom",
+                self.name,
+                io.pool.region(region).headroom(),
+                packet::HEADER
+            )));
+        }
         self.file = io.ring.show(self.queue.as_fd(), place);
         self.staged.reserve(io.sink_cap);
         if self.options.source {
@@ -203,20 +269,19 @@ impl Port for TapPort {
             return;
         }
         let n = budget.min(self.arrived.len());
-        for frame in self.arrived.drain(..n) {
-            let rx = &mut io.counters[self.place.index.0 as usize].rx;
-            rx.receive(frame.len());
-            let reason = if frame.len() > self.options.max_frame {
-                Reason::TooLong
-            } else if frame.len() < SHORTEST {
-                Reason::TooShort
-            } else {
-                batch.push(frame);
-                continue;
-            };
-            rx.dropped.add(reason, 1);
-            io.pool.free(frame);
+        // Out of `self`, which is asked about each of them.
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for mut frame in arrived.drain(..n) {
+            io.count(self.place.index).rx.receive(frame.len());
+            match self.fit_in(io, &mut frame) {
+                Ok(()) => batch.push(frame),
+                Err(reason) => {
+                    io.count(self.place.index).rx.dropped.add(reason, 1);
+                    io.pool.free(frame);
+                }
+            }
         }
+        self.arrived = arrived;
         self.park(io);
     }
 
@@ -236,13 +301,11 @@ impl Port for TapPort {
     fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
         let index = self.place.index;
         io.count(index).tx.offered += frames.len() as u64;
-        for staged in frames.drain(..) {
+        for mut staged in frames.drain(..) {
             if self.dead {
                 io.refuse(index, staged, Reason::LinkDown);
-            } else if staged.len() > self.options.max_frame {
-                io.refuse(index, staged, Reason::TooLong);
-            } else if staged.len() < SHORTEST {
-                io.refuse(index, staged, Reason::TooShort);
+            } else if let Err(reason) = self.fit_out(io, &mut staged) {
+                io.refuse(index, staged, reason);
             } else if self.staged.len() + self.writing >= io.sink_cap {
                 io.refuse(index, staged, Reason::SinkFull);
             } else {

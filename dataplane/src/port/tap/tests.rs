@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     frame::{HugePages, Region},
+    packet::build::{FrameBuilder, Ipv4},
     port::PortIndex,
     worker::{ring::Ring, wake::Waker},
 };
@@ -18,6 +19,10 @@ struct Bench {
 }
 
 fn bench(source: bool, slots: u32, sink_cap: usize) -> Bench {
+    bench_of(Layer::Ethernet, 1518, source, slots, sink_cap)
+}
+
+fn bench_of(layer: Layer, longest: usize, source: bool, slots: u32, sink_cap: usize) -> Bench {
     let waker = Arc::new(Waker::new().expect("an eventfd"));
     let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
     let region = Region::map(slots, 2048, 64, HugePages::Off).expect("memory");
@@ -28,7 +33,8 @@ fn bench(source: bool, slots: u32, sink_cap: usize) -> Bench {
         "lc0",
         queue,
         TapOptions {
-            max_frame: 1518,
+            layer,
+            longest,
             source,
         },
     );
@@ -46,17 +52,28 @@ fn bench(source: bool, slots: u32, sink_cap: usize) -> Bench {
 
 impl Bench {
     fn stage(&mut self, lens: &[usize]) {
+        let frames: Vec<_> = lens.iter().map(|&len| vec![len as u8; len]).collect();
+        self.stage_these(&frames);
+    }
+
+    fn stage_these(&mut self, frames: &[Vec<u8>]) {
         let region = self.io.own_region.expect("a region");
-        let mut frames: Vec<_> = lens
+        let mut frames: Vec<_> = frames
             .iter()
-            .map(|&len| {
+            .map(|bytes| {
                 let mut frame = self.io.pool.alloc(region).expect("a free slot");
-                assert!(self.io.pool.fill(&mut frame, &vec![len as u8; len]));
+                assert!(self.io.pool.fill(&mut frame, bytes));
                 self.io.pool.stage(frame)
             })
             .collect();
         self.port.stage(&mut self.io, &mut frames);
         assert!(frames.is_empty(), "stage takes all");
+    }
+
+    /// What the kernel was told to write.
+    fn written(&mut self) -> Vec<Vec<u8>> {
+        let pending = self.io.ring.kernel().pending.iter();
+        pending.map(|p| p.written().to_vec()).collect()
     }
 
     /// Delivers every answer; those of a closed port free their slots as the worker does it.
@@ -94,14 +111,7 @@ fn what_is_staged_is_written_in_order() {
     let mut b = bench(false, 64, 64);
     b.stage(&[60, 61, 62]);
     b.port.flush(&mut b.io);
-    let written: Vec<_> =
-        b.io.ring
-            .kernel()
-            .pending
-            .iter()
-            .map(|p| p.written().to_vec())
-            .collect();
-    assert_eq!(written, [vec![60; 60], vec![61; 61], vec![62; 62]]);
+    assert_eq!(b.written(), [vec![60; 60], vec![61; 61], vec![62; 62]]);
     assert!(
         b.io.ring
             .kernel()
@@ -206,6 +216,117 @@ fn reads_are_parked_and_come_in_order() {
     }
     assert_eq!(b.io.counters[0].rx.frames, 10);
     b.law();
+}
+
+fn udp(payload: usize, tags: &[u16]) -> Vec<u8> {
+    let mut frame = FrameBuilder::new()
+        .ipv4(Ipv4::new([10, 0, 0, 1].into(), [10, 0, 0, 2].into()))
+        .udp(1, 2)
+        .payload(&vec![7; payload])
+        .to_vec()
+        .expect("short enough");
+    for tag in tags {
+        let [high, low] = tag.to_be_bytes();
+        frame.splice(12..12, [high, low, 0, 42]);
+    }
+    frame
+}
+
+#[test]
+fn a_tun_sink_writes_packets_and_counts_their_bytes() {
+    let mut b = bench_of(Layer::Ip, 100, false, 64, 64);
+    let packet = udp(3, &[]).split_off(14);
+    let mut padded = udp(3, &[]);
+    padded.resize(60, 0);
+    let arp = vec![0x08, 0x06];
+    b.stage_these(&[
+        udp(3, &[]),
+        padded,
+        udp(3, &[0x8100, 0x88a8]),
+        [vec![0; 12], arp, vec![0; 46]].concat(),
+        udp(72, &[]),
+        udp(73, &[0x8100]),
+        vec![0; 13],
+    ]);
+    b.port.flush(&mut b.io);
+    let longest = udp(72, &[]).split_off(14);
+    assert_eq!(
+        b.written(),
+        [packet.clone(), packet.clone(), packet, longest]
+    );
+    for len in [31, 31, 31, 100] {
+        b.io.ring.kernel().answer(0, len);
+    }
+    b.reap(false);
+    assert_eq!(b.dropped(Reason::NotIp), 2);
+    assert_eq!(b.dropped(Reason::TooLong), 1);
+    let tx = b.io.counters[0].tx;
+    assert_eq!((tx.offered, tx.frames, tx.bytes), (7, 4, 193));
+    b.law();
+}
+
+/// Of a frame with several sinks, each device gets its own part.
+#[test]
+fn a_tun_sink_leaves_other_shares_whole() {
+    let mut b = bench_of(Layer::Ip, 1500, false, 64, 64);
+    let region = b.io.own_region.expect("a region");
+    let mut frame = b.io.pool.alloc(region).expect("a free slot");
+    assert!(b.io.pool.fill(&mut frame, &udp(9, &[0x8100])));
+    let original = b.io.pool.stage(frame);
+    let share = b.io.pool.share(&original);
+    b.port.stage(&mut b.io, &mut vec![share]);
+    assert_eq!(b.io.pool.staged_bytes(&original), udp(9, &[0x8100]));
+    b.io.pool.release(original);
+    b.law();
+}
+
+#[test]
+fn a_tun_source_puts_a_header_before_what_is_ip() {
+    let mut b = bench_of(Layer::Ip, 100, true, 256, 64);
+    let packet = udp(3, &[]).split_off(14);
+    let version = |version: u8| vec![version << 4; 40];
+    for read in [&packet, &version(6), &version(5), &vec![0x45; 101]] {
+        b.io.ring.kernel().answer_read(0, read);
+    }
+    b.reap(false);
+    let mut batch = Vec::new();
+    b.port.receive(&mut b.io, &mut batch, 64);
+    let frames: Vec<_> = batch.iter().map(|f| b.io.pool.bytes(f).to_vec()).collect();
+    let headed = |kind: [u8; 2], packet: &[u8]| {
+        [&DESTINATION_ADDRESS[..], &SOURCE_ADDRESS, &kind, packet].concat()
+    };
+    assert_eq!(
+        frames,
+        [
+            headed([0x08, 0], &packet),
+            headed([0x86, 0xdd], &version(6))
+        ]
+    );
+    for frame in batch {
+        b.io.pool.free(frame);
+    }
+    let rx = b.io.counters[0].rx;
+    // As they were read: without the header.
+    assert_eq!((rx.frames, rx.bytes), (4, 31 + 40 + 40 + 101));
+    assert_eq!(rx.dropped.get(Reason::NotIp), 1);
+    assert_eq!(rx.dropped.get(Reason::TooLong), 1);
+    b.law();
+}
+
+#[test]
+fn a_tun_source_needs_room_for_its_header() {
+    let mut b = bench(false, 4, 4);
+    let region = Region::map(4, 2048, 13, HugePages::Off).expect("memory");
+    b.io.own_region = b.io.pool.add(region);
+    let queue = OwnedFd::from(std::fs::File::open("/dev/null").expect("/dev/null"));
+    let options = TapOptions {
+        layer: Layer::Ip,
+        longest: 1500,
+        source: true,
+    };
+    let mut port = TapPort::new("tun0", queue, options);
+    let refused = port.attach(&mut b.io, Place::default()).unwrap_err();
+    assert!(refused.message.contains("13 bytes"), "{refused}");
 }
 
 #[test]

@@ -1,0 +1,217 @@
+//! TAP and TUN devices: made through /dev/net/tun, a descriptor for each queue, gone with the last one
+//! (drivers/net/tun.c, `tun_set_iff`). Nothing more is set up here.
+
+// TUNSETIFF takes the address of a structure.
+#![allow(unsafe_code)]
+
+use std::{
+    fs::{File, OpenOptions},
+    io,
+    os::fd::{AsRawFd, OwnedFd},
+};
+
+use super::Layer;
+
+/// The kernel's limit for the name of an interface, without the terminating zero (IFNAMSIZ - 1,
+/// include/uapi/linux/if.h).
+pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
+/// MAX_TAP_QUEUES (drivers/net/tun.c).
+pub const QUEUES_MAX: usize = 256;
+
+/// Where devices are made.
+const CLONE_DEVICE: &str = "/dev/net/tun";
+
+mod request {
+    nix::ioctl_write_int!(tunsetiff, b'T', 202);
+}
+
+/// Why there is no device.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceError {
+    /// The kernel would not take the name, or would make another of it.
+    #[error(
+        "device name {name:?}: a name has 1 to {NAME_MAX} bytes without '/', ':', '%' or white space; choose another name"
+    )]
+    Name {
+        /// As asked for.
+        name: String,
+    },
+    /// Not a number of queues.
+    #[error("{layer} {name}: {queues} queues; 1 to {QUEUES_MAX} are possible")]
+    Queues {
+        /// What was to be made.
+        layer: Layer,
+        /// The device.
+        name: String,
+        /// As asked for.
+        queues: usize,
+    },
+    /// /dev/net/tun cannot be opened.
+    #[error(
+        "cannot open {CLONE_DEVICE} for {name}: {error}; {}",
+        open_remedy(error)
+    )]
+    Open {
+        /// The device.
+        name: String,
+        /// From open(2).
+        error: io::Error,
+    },
+    /// TUNSETIFF refused.
+    #[error(
+        "cannot make {layer} {name} (queue {queue}): {error}; {}",
+        create_remedy(error)
+    )]
+    Create {
+        /// What was to be made.
+        layer: Layer,
+        /// The device.
+        name: String,
+        /// Which of its queues.
+        queue: usize,
+        /// From ioctl(2).
+        error: io::Error,
+    },
+}
+
+fn open_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
+            "load the driver (modprobe tun), or give the container the device (--device /dev/net/tun)"
+        }
+        _ => {
+            "it is usually open to everybody: chmod 0666 /dev/net/tun, or check the device rules of the container"
+        }
+    }
+}
+
+fn create_remedy(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EPERM) => {
+            "this needs CAP_NET_ADMIN in that namespace: run as root, or in a user namespace (unshare -Urn)"
+        }
+        Some(libc::EBUSY) => "an interface of that name is there already: choose another name",
+        Some(libc::EINVAL) => {
+            "the name belongs to an interface of another kind, or to one without several queues: choose another name"
+        }
+        Some(libc::E2BIG) => "the device has all the queues that the kernel allows: use fewer",
+        _ => "see dmesg",
+    }
+}
+
+/// Whether a name can be an interface's: the kernel's rules (net/core/dev.c, `dev_valid_name`) and `%`, which
+/// it would replace by a number.
+///
+/// # Errors
+///
+/// [`DeviceError::Name`].
+pub fn check_name(name: &str) -> Result<(), DeviceError> {
+    let valid = (1..=NAME_MAX).contains(&name.len())
+        && name != "."
+        && name != ".."
+        && !name
+            .contains(|c: char| c == '/' || c == ':' || c == '%' || c == '\0' || c.is_whitespace());
+    if valid {
+        Ok(())
+    } else {
+        Err(DeviceError::Name { name: name.into() })
+    }
+}
+
+/// Makes a device in the calling thread's network namespace and answers with a descriptor for each of its
+/// queues, blocking. It is down, and ends with the last of them.
+///
+/// # Errors
+///
+/// When the name is none or in use (a device that exists is never joined), and when the kernel refuses.
+/// Nothing is left behind then.
+pub fn make(name: &str, layer: Layer, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
+    check_name(name)?;
+    if !(1..=QUEUES_MAX).contains(&queues) {
+        return Err(DeviceError::Queues {
+            layer,
+            name: name.into(),
+            queues,
+        });
+    }
+    (0..queues)
+        .map(|queue| {
+            // The device is made in the namespace in which this is opened.
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(CLONE_DEVICE)
+                .map_err(|error| DeviceError::Open {
+                    name: name.into(),
+                    error,
+                })?;
+            // The first must not exist yet, the others join it.
+            attach(&file, name, layer, queue == 0).map_err(|error| DeviceError::Create {
+                layer,
+                name: name.into(),
+                queue,
+                error,
+            })?;
+            Ok(file.into())
+        })
+        .collect()
+}
+
+/// TUNSETIFF: makes the device, or adds a queue to it. `exclusive`: EBUSY when the name is in use.
+fn attach(file: &File, name: &str, layer: Layer, exclusive: bool) -> io::Result<()> {
+    let mut flags = libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE;
+    flags |= match layer {
+        Layer::Ethernet => libc::IFF_TAP,
+        Layer::Ip => libc::IFF_TUN,
+    };
+    if exclusive {
+        flags |= libc::IFF_TUN_EXCL;
+    }
+    let mut ifreq = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            // IFF_TUN_EXCL is the sign bit of the kernel's short.
+            ifru_flags: flags as u16 as i16,
+        },
+    };
+    for (to, from) in ifreq.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = from as libc::c_char;
+    }
+    // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which lives here and has that layout; the
+    // request is declared with an int, as the kernel does, and takes the address in its place.
+    unsafe { request::tunsetiff(file.as_raw_fd(), (&raw mut ifreq) as u64) }?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_the_kernel_would_refuse_or_change_are_refused() {
+        for (name, valid) in [
+            ("lc0", true),
+            ("a", true),
+            ("fifteen-bytes-x", true),
+            ("sixteen-bytes-xx", false),
+            ("", false),
+            (".", false),
+            ("..", false),
+            ("lc%d", false),
+            ("a/b", false),
+            ("a:b", false),
+            ("a b", false),
+            ("a\n", false),
+        ] {
+            assert_eq!(check_name(name).is_ok(), valid, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn queues_are_counted_before_anything_is_made() {
+        for queues in [0, QUEUES_MAX + 1] {
+            let error = make("dpk-queues", Layer::Ethernet, queues).unwrap_err();
+            assert!(matches!(error, DeviceError::Queues { .. }), "{error}");
+        }
+    }
+}
