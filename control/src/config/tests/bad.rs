@@ -924,3 +924,5 @@ fn pipelines() {
         "",
     );
 }
+
+mod tun;

@@ -7,7 +7,7 @@ use dataplane::policy::{IcmpKind, PortRange, Protocol, Rule};
 use super::{FULL, FakeMachine, parsed, plan};
 use crate::{
     config::{Mode, parse_policy, parse_rule},
-    ports::{PortKind, pcap::Pace},
+    ports::{PortKind, pcap::Pace, tap::DeviceType},
 };
 
 #[test]
@@ -21,7 +21,7 @@ fn every_key_is_read() {
     let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(
         names,
-        ["uplink", "down", "sample", "slow", "lc0"],
+        ["uplink", "down", "sample", "slow", "lc0", "packets"],
         "in the order of the file"
     );
     let PortKind::Tap(tap) = &config.port("lc0").expect("lc0").kind else {
@@ -30,6 +30,14 @@ fn every_key_is_read() {
     assert_eq!(
         (*tap.mtu, tap.wait_for_consumer),
         (9000, Some(Duration::from_secs(5)))
+    );
+    assert_eq!(tap.device_type, DeviceType::Tap);
+    let PortKind::Tap(tun) = &config.port("packets").expect("packets").kind else {
+        panic!("packets is a TUN");
+    };
+    assert_eq!(
+        (tun.device_type, *tun.mtu, tun.device.as_str()),
+        (DeviceType::Tun, 1500, "tun0")
     );
     let PortKind::Pcap(pcap) = &config.port("sample").expect("sample").kind else {
         panic!("sample is a file");
@@ -400,6 +408,23 @@ workers
 engine
   2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy
 note: port \"down\" (line 23) is in no pipeline; it is not opened
+note: port \"packets\" (line 52) is in no pipeline; it is not opened
 ";
     assert_eq!(plan, expected);
+}
+
+/// A TUN is described as one, and its frames need no less room than a TAP's: headers are cut at the sink.
+#[test]
+fn a_tun() {
+    let text = "[ports.in0]\nkind = 'tap'\ntype = 'tun'\nmtu = 4000\n[ports.lc0]\nkind = 'tap'\ntype = 'tun'\n[[pipelines]]\nfrom = ['in0']\nto = ['lc0']\n";
+    let plan = super::plan(text, "2", &FakeMachine)
+        .expect("a plan")
+        .to_string();
+    for line in [
+        "  in0  in       tun in0, to be made, mtu 4000\n",
+        "  lc0  out      tun lc0, to be made, mtu 1500, passive\n",
+        "slots of 4096 bytes",
+    ] {
+        assert!(plan.contains(line), "{line:?} is not in\n{plan}");
+    }
 }

@@ -62,6 +62,11 @@ mtu = 9000
 wait_for_consumer = "5s"
 passive = true
 
+[ports.packets]
+kind = "tap"
+type = "tun"
+name = "tun0"
+
 [policies.web]
 mode = "filtered"
 profile = "network"
