@@ -35,6 +35,7 @@ struct Example {
 
 const TCPDUMP: &[Need] = &[Need::Root, Need::Tool("tcpdump")];
 const CURL: &[Need] = &[Need::Root, Need::Tool("curl")];
+const CURL_AND_TCPDUMP: &[Need] = &[Need::Root, Need::Tool("curl"), Need::Tool("tcpdump")];
 
 const EXAMPLES: &[Example] = &[
     Example {
@@ -66,6 +67,12 @@ const EXAMPLES: &[Example] = &[
         needs: CURL,
         adapted: &[],
         works: the_host_goes_out,
+    },
+    Example {
+        file: "tun.toml",
+        needs: CURL_AND_TCPDUMP,
+        adapted: &[],
+        works: two_hosts_talk,
     },
     Example {
         file: "several-cores.toml",
@@ -210,6 +217,49 @@ fn the_host_goes_out(example: &Example) {
     );
     let stats = daemon.stop().explained();
     assert!(stats.pipelines[0].dropped["not_allowed"] > 0);
+}
+
+fn two_hosts_talk(example: &Example) {
+    let (left, middle, right) = (Netns::new(), Netns::new(), Netns::new());
+    let mut text = example.text();
+    for (name, ns) in [("left", &left), ("right", &right)] {
+        let netns = |name: &str| format!("netns = \"{name}\"");
+        text = text.replace(&netns(name), &netns(ns.name()));
+    }
+    let daemon = Daemon::spawn_in(&middle, daemon::folder(), &text, |socket| {
+        format!("[control]\nsocket = \"{}\"\n", socket.display())
+    })
+    .ready();
+    left.address("tun0", "10.0.0.1/24");
+    right.address("tun0", "10.0.0.2/24");
+    let listening = Listening::start(&middle, "lc0");
+    let page = http::page(100_000);
+    let _allowed = http::Server::start(&right, 80, page.clone());
+    let _denied = http::Server::start(&right, 8080, page.clone());
+    let file = daemon.folder().join("page");
+    let got = http::get(&left, "http://10.0.0.2/", &file, LIMIT);
+    let said = String::from_utf8_lossy(&got.stderr);
+    assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
+    assert!(
+        fs::read(&file).expect("curl's file") == *page,
+        "another page"
+    );
+    let refused = http::get(&left, "http://10.0.0.2:8080/", &file, TRIED);
+    assert_eq!(
+        refused.status.code(),
+        Some(28),
+        "a port that is not allowed"
+    );
+    let stats = daemon.stop().explained();
+    let heard = listening.after_the_device();
+    let written = daemon::port(&stats, "lc0").tx.frames;
+    assert_eq!(heard.len() as u64, written);
+    assert!(
+        heard
+            .iter()
+            .all(|packet| packet[0] == 0x45 && packet[9] == 6),
+        "packets of TCP"
+    );
 }
 
 fn forwards_on_two_cores(example: &Example) {
