@@ -8,7 +8,7 @@ use std::{
 
 use dataplane::port::{
     Port,
-    pcap::{self, OpenedCapture, Options, Pace as Playing, PcapPort},
+    pcap::read::{self, OpenedCapture, Options, Pace as Playing, PcapSource},
 };
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -42,7 +42,7 @@ impl CaptureDevice {
             })?,
         };
         let capture =
-            pcap::open(path, file, options).map_err(|e| StartError::config(&port.name, &e))?;
+            read::open(path, file, options).map_err(|e| StartError::config(&port.name, &e))?;
         Ok(Self {
             path: path.display().to_string(),
             capture: Some(capture),
@@ -55,7 +55,7 @@ impl Device for CaptureDevice {
         Ok(self
             .capture
             .take()
-            .map(|capture| Box::new(PcapPort::new(capture)) as Box<dyn Port>))
+            .map(|capture| Box::new(PcapSource::new(capture)) as Box<dyn Port>))
     }
 
     fn describe(&self, info: &mut PortInfo) {

@@ -11,8 +11,8 @@ use std::{
 };
 
 use super::{
-    fixture::{Builder, KINDS, Kind, PACKINGS, Packing, capture, file, frames, pack},
-    format::MAX_FRAME,
+    super::fixture::{Builder, KINDS, Kind, PACKINGS, Packing, capture, file, frames, pack},
+    super::format::MAX_FRAME,
     *,
 };
 use crate::{
@@ -34,9 +34,9 @@ fn io(slots: u32, slot_size: usize) -> Io {
     io
 }
 
-fn port(io: &mut Io, file: File, options: Options) -> PcapPort {
+fn port(io: &mut Io, file: File, options: Options) -> PcapSource {
     let capture = open(Path::new("test.pcap"), file, options).expect("a capture");
-    let mut port = PcapPort::new(capture);
+    let mut port = PcapSource::new(capture);
     port.attach(io, Place::default()).expect("a region");
     port
 }
@@ -53,7 +53,7 @@ fn take(io: &mut Io, batch: &mut Vec<Frame>, into: &mut Vec<Vec<u8>>) {
 
 /// Receives until `done`, giving the reader time where there is nothing. Fails after ten seconds.
 fn receive_until(
-    port: &mut PcapPort,
+    port: &mut PcapSource,
     io: &mut Io,
     mut done: impl FnMut(Wait, &[Vec<u8>]) -> bool,
 ) -> Vec<Vec<u8>> {
@@ -73,7 +73,7 @@ fn receive_until(
     }
 }
 
-fn receive_all(port: &mut PcapPort, io: &mut Io) -> Vec<Vec<u8>> {
+fn receive_all(port: &mut PcapSource, io: &mut Io) -> Vec<Vec<u8>> {
     receive_until(port, io, |wait, _| wait == Wait::Done)
 }
 
@@ -284,7 +284,7 @@ fn a_pipe_that_says_nothing_yet_opens_and_is_read_later() {
     let capture_of_it = open(Path::new("-"), reader, TOP).expect("patience");
     assert_eq!(capture_of_it.path(), "standard input");
     assert_eq!(capture_of_it.format(), None);
-    let mut port = PcapPort::new(capture_of_it);
+    let mut port = PcapSource::new(capture_of_it);
     port.attach(&mut io, Place::default()).expect("a region");
     let frames = frames(3, 1);
     let bytes = pack(Packing::Gzip, &capture(Kind::Nano, true, &frames));
@@ -374,7 +374,7 @@ fn a_worker_without_a_region_of_its_own_is_told() {
     let mut io = io(8, 2048);
     io.own_region = None;
     let good = file(&capture(Kind::Micro, false, &[]));
-    let mut port = PcapPort::new(open(Path::new("x"), good, TOP).expect("a capture"));
+    let mut port = PcapSource::new(open(Path::new("x"), good, TOP).expect("a capture"));
     let error = port
         .attach(&mut io, Place::default())
         .expect_err("no region");
