@@ -59,6 +59,7 @@ pub(crate) fn resolve(
     let pipelines = pipelines(config, &ports, problems);
     directions(config, problems);
     twice(&ports, problems);
+    one_stream(&ports, problems);
     (ports, pipelines)
 }
 
@@ -182,6 +183,40 @@ fn twice(ports: &[PlannedPort], problems: &mut Problems) {
                 **mine.device, other.name, other.at.line
             ),
         );
+    }
+}
+
+/// A file that is written has one port, and so has each standard stream.
+fn one_stream(ports: &[PlannedPort], problems: &mut Problems) {
+    for (i, port) in ports.iter().enumerate() {
+        let Some(mine) = port.kind.stream() else {
+            continue;
+        };
+        for other in &ports[..i] {
+            if other.kind.stream() != Some(mine) {
+                continue;
+            };
+            let standard = mine.as_os_str() == "-";
+            let (what, remedy) = match (standard, port.sink, other.sink) {
+                // A file is read by as many as like to; input and output are two streams.
+                (false, false, false) | (true, true, false) | (true, false, true) => continue,
+                (true, false, false) => ("standard input is read", "use one port for both"),
+                (true, true, true) => ("standard output is written", "use one port for both"),
+                (false, true, true) => ("the file is written", "use one port for both"),
+                (false, true, false) => ("the file is read", "record to another file"),
+                (false, false, true) => ("the file is written", "record to another file"),
+            };
+            problems.config(
+                mine.at,
+                format!("ports.{}", port.name),
+                format!(
+                    "path {:?}: {what} by port {:?} (line {}) already; {remedy}",
+                    mine.display(),
+                    other.name,
+                    other.at.line
+                ),
+            );
+        }
     }
 }
 

@@ -60,7 +60,9 @@ pub enum FileFact {
     Regular(u64),
     /// A directory.
     Directory,
-    /// A FIFO, a device or the like.
+    /// A FIFO.
+    Pipe,
+    /// A device or the like.
     Other,
 }
 

@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     net::IpAddr,
+    os::unix::fs::FileTypeExt,
     path::Path,
     thread,
 };
@@ -114,8 +115,11 @@ impl Machine for SystemMachine {
         if metadata.is_dir() {
             return Ok(FileFact::Directory);
         }
+        if metadata.file_type().is_fifo() {
+            // Opening it would wait for its other end.
+            return Ok(FileFact::Pipe);
+        }
         if !metadata.is_file() {
-            // Opening a FIFO would wait for its writer.
             return Ok(FileFact::Other);
         }
         File::open(path)?;

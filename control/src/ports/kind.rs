@@ -1,6 +1,8 @@
 //! What the plan and the start ask of a port's settings, in terms that hold for every kind: what it can
 //! be used for, how it is spread over workers, what it takes of the machine.
 
+use std::path::PathBuf;
+
 use caps::Capability;
 
 use super::Device;
@@ -40,6 +42,11 @@ pub trait Kind {
 
     /// The device that belongs to this port alone.
     fn occupies(&self) -> Option<Occupied<'_>> {
+        None
+    }
+
+    /// The file that the port alone may write, or reads; `-` is standard output or input.
+    fn stream(&self) -> Option<&At<PathBuf>> {
         None
     }
 

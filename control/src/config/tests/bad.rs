@@ -1,5 +1,7 @@
 //! What is refused: where it is said to stand, what is said, and the exit code.
 
+mod pcap;
+
 use super::{FakeMachine, plan};
 use crate::config::exit_code;
 
@@ -457,11 +459,11 @@ fn sources() {
             ),
             (
                 "values of pcap",
-                "[ports.p]\nkind = 'pcap'\npath = '-'\npace = 'topp'\nspeed = 0\nloops = -1\nfile = 'x'",
+                "[ports.p]\nkind = 'pcap'\npath = ''\npace = 'topp'\nspeed = 0\nloops = -1\nfile = 'x'",
                 "",
                 2,
                 &[
-                    ("dp.toml:3:8", &["standard input", "not built yet"]),
+                    ("dp.toml:3:8", &["path is empty; name a capture file"]),
                     ("dp.toml:4:8", &["did you mean \"top\"?"]),
                     ("dp.toml:5:9", &["a number from 0.001 to 1000000, not 0"]),
                     ("dp.toml:6:9", &["from 0 to 4294967295, not -1"]),
@@ -517,14 +519,11 @@ fn sources() {
                 &[("dp.toml:3:8", &["empty.pcap is empty"])],
             ),
             (
-                "a FIFO",
-                "[ports.p]\nkind = 'pcap'\npath = 'fifo'",
+                "a device",
+                "[ports.p]\nkind = 'pcap'\npath = 'device'",
                 "",
                 2,
-                &[(
-                    "dp.toml:3:8",
-                    &["fifo is no regular file", "write it to a file"],
-                )],
+                &[("dp.toml:3:8", &["device is no file and no pipe"])],
             ),
             (
                 "a directory",
@@ -619,13 +618,6 @@ fn sinks() {
                 "",
                 2,
                 &[("dp.toml:5:7", &["65664 bytes", "1 GiB", "slots = 16352"])],
-            ),
-            (
-                "a file as sink",
-                "[ports.p]\nkind = 'pcap'\npath = 'b.pcap'",
-                "",
-                2,
-                &[("dp.toml:9:7", &["\"p\" is a source only", "not built yet"])],
             ),
         ],
         TO_P,

@@ -118,8 +118,9 @@ impl Machine for FakeMachine {
         match path.to_str() {
             Some("sample.pcapng" | "b.pcap") => Ok(FileFact::Regular(1000)),
             Some("empty.pcap") => Ok(FileFact::Regular(0)),
-            Some("fifo") => Ok(FileFact::Other),
-            Some("folder") => Ok(FileFact::Directory),
+            Some("fifo") => Ok(FileFact::Pipe),
+            Some("device") => Ok(FileFact::Other),
+            Some("." | "folder") => Ok(FileFact::Directory),
             Some("secret.pcap") => Err(io::ErrorKind::PermissionDenied.into()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }

@@ -21,7 +21,7 @@ fn every_key_is_read() {
     let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(
         names,
-        ["uplink", "down", "sample", "slow", "lc0", "packets"],
+        ["uplink", "down", "sample", "slow", "lc0", "packets", "record"],
         "in the order of the file"
     );
     let PortKind::Tap(tap) = &config.port("lc0").expect("lc0").kind else {
@@ -42,7 +42,7 @@ fn every_key_is_read() {
     let PortKind::Pcap(pcap) = &config.port("sample").expect("sample").kind else {
         panic!("sample is a file");
     };
-    assert_eq!((pcap.pace, pcap.loops), (Pace::Pps(1000.0), 0));
+    assert_eq!((pcap.pace(), pcap.loops()), (Pace::Pps(1000.0), 0));
     let web = config.policy("web").expect("web");
     assert_eq!(
         web.rules()[..2],
@@ -359,6 +359,76 @@ fn memory() {
     assert_eq!(worker.node, Some(0));
 }
 
+/// What a recording's plan says: the port's line, and notes.
+#[test]
+fn recordings() {
+    for (path, keys, line, note) in [
+        ("x.pcapng", "", "pcap x.pcapng", ""),
+        ("-", "", "pcap standard output", ""),
+        ("folder/x", "", "pcap folder/x", ""),
+        (
+            "b.pcap",
+            "",
+            "pcap b.pcap",
+            "\"r\": b.pcap is there already and is overwritten",
+        ),
+        (
+            "x.pcapng.zst",
+            "",
+            "pcap x.pcapng.zst, compressed with zstd",
+            "",
+        ),
+        (
+            "-",
+            "compress = 'zstd'",
+            "pcap standard output, compressed with zstd",
+            "",
+        ),
+        (
+            "fifo",
+            "",
+            "pcap fifo",
+            "waits up to 5s for somebody to read the FIFO fifo",
+        ),
+        (
+            "x",
+            "rotate = { size = '64KiB' }\nkeep = 2",
+            "pcap x, a new file after 64KiB, the last 2 kept",
+            "",
+        ),
+        (
+            "x",
+            "rotate = { time = '2m' }",
+            "pcap x, a new file after 120s",
+            "",
+        ),
+        (
+            "x",
+            "rotate = { size = '5000B' }",
+            "pcap x, a new file after 5kB",
+            "",
+        ),
+    ] {
+        let text = format!(
+            "[ports.r]\nkind = 'pcap'\npath = '{path}'\n{keys}\n[ports.i]\nkind = 'pcap'\npath = '-'\n[[pipelines]]\nfrom = ['i']\nto = ['r']"
+        );
+        let plan = plan(&text, "0", &FakeMachine).expect("a plan");
+        let shown = plan.to_string();
+        assert!(
+            shown.contains(&format!("  r  out      {line}\n")),
+            "{line}\n{shown}"
+        );
+        assert!(shown.contains("  i  in       pcap standard input at its original pace\n"));
+        match note {
+            "" => assert!(plan.notes.is_empty(), "{shown}"),
+            note => assert!(plan.notes[0].contains(note), "{shown}"),
+        }
+        let config = parsed(&text);
+        let again = parsed(&config.to_toml().expect("a file"));
+        assert_eq!(again.ports, config.ports, "written and read");
+    }
+}
+
 #[test]
 fn a_run_ends_with_its_files() {
     for (loops, source, finite) in [(1, "f", true), (0, "f", false), (1, "lc1", false)] {
@@ -397,13 +467,14 @@ ports
   sample  in       pcap sample.pcapng at 1000 frames a second, for ever
   slow    in       pcap sample.pcapng at 0.5 times its original pace
   lc0     out      tap lc0 in namespace ids, to be made, mtu 9000, 2 queues, passive, waits 5s for a listener
+  record  out      pcap record-%Y%m%d-%H%M%S.pcapng, compressed with zstd, a new file after 100MB or 60s or 1000000 frames, the last 10 kept
 pipelines
   uplink, sample -> web (filtered, 4 rules, ARP passes) -> lc0
-  slow -> open (everything) -> lc0
+  slow -> open (everything) -> lc0, record
 workers
   core 2 (node 1)  polls uplink/0, sample; writes lc0/0
     memory 44 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9088 bytes
-  core 3 (node 1)  polls uplink/1, slow; writes lc0/1
+  core 3 (node 1)  polls uplink/1, slow; writes lc0/1, record
     memory 44 MiB: 1 UMEM of 4096 slots of 2048 bytes, a region of 4096 slots of 9088 bytes
 engine
   2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy

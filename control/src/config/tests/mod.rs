@@ -67,6 +67,13 @@ kind = "tap"
 type = "tun"
 name = "tun0"
 
+[ports.record]
+kind = "pcap"
+path = "record-%Y%m%d-%H%M%S.pcapng"
+rotate = { size = "100MB", time = "60s", frames = 1000000 }
+keep = 10
+compress = "zstd"
+
 [policies.web]
 mode = "filtered"
 profile = "network"
@@ -90,7 +97,7 @@ to = ["lc0"]
 [[pipelines]]
 from = ["slow"]
 policy = "open"
-to = ["lc0"]
+to = ["lc0", "record"]
 "#;
 
 /// Reads a text and plans it on a machine.

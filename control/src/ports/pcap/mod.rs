@@ -1,34 +1,61 @@
-//! `kind = "pcap"`: a capture file that is played, by one worker. Here are the settings; `device` opens
-//! it.
+//! `kind = "pcap"`: a capture that is played by one worker, or recorded by all that have frames for it. Here
+//! are the settings; `play` and `record` open it.
 
-mod device;
+mod names;
+mod output;
+mod play;
+mod record;
+mod rotate;
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
+pub use rotate::Rotate;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::{Device, Found, Kind, Placement, Privileges, Role};
+use self::names::Names;
+use super::{Device, Found, Kind, Placement, Privileges};
 use crate::{
-    config::{At, FileFact, Plan, PlannedPort, Reader, Site, Value},
+    config::{At, FileFact, Plan, PlannedPort, Position, Reader, Site, Value},
     daemon::StartError,
 };
 
-/// What a FIFO, a device or a socket is told: to open it may wait for ever.
-const NO_FILE: &str = "is no regular file, and playing a stream is not built yet; write it to a \
-                       file first (cat STREAM > FILE) and name that";
+/// What a device or a socket is told.
+const NO_FILE: &str = "is no file and no pipe; name one that is";
 
-/// The settings of a port.
+/// The settings of a port. Those that are left out have the value that its method answers with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pcap {
-    /// The file; a relative path begins at the working directory.
+    /// The file; a relative path begins at the working directory. `-` is standard input or output.
     pub path: At<PathBuf>,
-    /// How fast it is played.
-    pub pace: Pace,
-    /// How many times faster than it was captured, with [`Pace::Original`].
-    #[serde(skip_serializing_if = "is_one")]
-    pub speed: f64,
-    /// How often it is played; 0 is for ever.
-    pub loops: u64,
+    /// A source's: how fast it is played.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pace: Option<At<Pace>>,
+    /// A source's: how many times faster than it was captured, with [`Pace::Original`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub speed: Option<At<f64>>,
+    /// A source's: how often it is played; 0 is for ever.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub loops: Option<At<u64>>,
+    /// A sink's: when a new file is begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotate: Option<At<Rotate>>,
+    /// A sink's: how many files stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep: Option<At<u32>>,
+    /// A sink's: how files are compressed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compress: Option<At<Compress>>,
+}
+
+/// How a recording is compressed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub enum Compress {
+    /// In independent frames of zstd.
+    #[serde(rename = "zstd")]
+    Zstd,
 }
 
 /// How fast a capture file is played.
@@ -66,59 +93,100 @@ impl Pcap {
                 v.error("is empty; name a capture file");
                 None
             }
-            "-" => {
-                v.error("\"-\" (standard input) is not built yet; name a capture file");
-                None
-            }
             path if path.contains('\0') => {
                 v.error("contains a zero byte, which no file name can");
                 None
             }
             path => Some(PathBuf::from(path)),
         });
-        let pace = table.take("pace", pace).unwrap_or(Pace::Original);
-        let speed = table.take("speed", |v| {
-            if pace != Pace::Original {
+        let pace = table.take_at("pace", pace);
+        let paced = pace.as_ref().is_some_and(|pace| **pace != Pace::Original);
+        let speed = table.take_at("speed", |v| {
+            if paced {
                 v.error("goes with pace = \"original\" only");
                 return None;
             }
             v.number(0.001..=1e6)
         });
-        let loops = table.take("loops", |v| v.integer(0..=u64::from(u32::MAX)));
+        let loops = table.take_at("loops", |v| v.integer(0..=u64::from(u32::MAX)));
+        let rotate = table.take_at("rotate", |v| Rotate::read(&v));
+        let keep = table.take_at("keep", |v| v.integer(1..=1_000_000).map(|n| n as u32));
+        let compress = table.take_at("compress", |v| {
+            v.choice(&[("zstd", Compress::Zstd)], &["gzip", "lz4"])
+        });
         Some(Self {
             path: path?,
             pace,
-            speed: speed.unwrap_or(1.0),
-            loops: loops.unwrap_or(1),
-        })
-    }
-}
-
-impl Kind for Pcap {
-    fn placement(&self) -> Placement<'_> {
-        Placement::Descriptors
-    }
-
-    fn privileges(&self) -> Privileges {
-        Privileges::default()
-    }
-
-    fn refuses(&self, role: Role, _name: &str) -> Option<String> {
-        (role == Role::Sink).then(|| {
-            "is a source only; writing capture files is not built yet (tcpdump on a tap port does it)"
-                .to_owned()
+            speed,
+            loops,
+            rotate,
+            keep,
+            compress,
         })
     }
 
-    fn ends(&self) -> bool {
-        self.loops > 0
+    /// How fast it is played.
+    pub fn pace(&self) -> Pace {
+        self.pace.as_ref().map_or(Pace::Original, |pace| **pace)
     }
 
-    fn patient(&self) -> bool {
-        true
+    /// How many times faster than it was captured.
+    pub fn speed(&self) -> f64 {
+        self.speed.as_ref().map_or(1.0, |speed| **speed)
     }
 
-    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
+    /// How often it is played.
+    pub fn loops(&self) -> u64 {
+        self.loops.as_ref().map_or(1, |loops| **loops)
+    }
+
+    /// Whether it is recorded compressed: as configured, or because its name says so.
+    pub fn compresses(&self) -> bool {
+        self.compress.is_some() || self.path.extension().is_some_and(|e| e == "zst")
+    }
+
+    /// Whether it is standard input or output.
+    pub fn is_standard(&self) -> bool {
+        self.path.as_os_str() == "-"
+    }
+
+    /// Its name for people.
+    fn shown(&self, source: bool) -> String {
+        match (self.is_standard(), source) {
+            (false, _) => self.path.display().to_string(),
+            (true, true) => "standard input".to_owned(),
+            (true, false) => "standard output".to_owned(),
+        }
+    }
+
+    /// Where each key stands that is one role's, and its name.
+    fn keys(&self, source: bool) -> Vec<(&'static str, Position)> {
+        fn at<T>(key: &Option<At<T>>) -> Option<Position> {
+            key.as_ref().map(|key| key.at)
+        }
+        let keys = match source {
+            true => [
+                ("pace", at(&self.pace)),
+                ("speed", at(&self.speed)),
+                ("loops", at(&self.loops)),
+            ],
+            false => [
+                ("rotate", at(&self.rotate)),
+                ("keep", at(&self.keep)),
+                ("compress", at(&self.compress)),
+            ],
+        };
+        let given = keys.into_iter().filter_map(|(key, at)| Some((key, at?)));
+        given.collect()
+    }
+
+    fn inspect_source(&self, site: &mut Site<'_>) {
+        for (key, at) in self.keys(false) {
+            site.wrong(at, format!("{key} is for recording, and this capture is played: it is in `from`; leave it out"));
+        }
+        if self.is_standard() {
+            return;
+        }
         let path = self.path.display();
         let at = self.path.at;
         match site.machine().file(&self.path) {
@@ -130,7 +198,7 @@ impl Kind for Pcap {
                 site.wrong(at, format!("{path} is a directory; name a capture file"));
             }
             Ok(FileFact::Other) => site.wrong(at, format!("{path} {NO_FILE}")),
-            Ok(FileFact::Regular(_)) => {}
+            Ok(FileFact::Regular(_) | FileFact::Pipe) => {}
             Err(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
                     let what = "does not exist; a relative path begins at the working directory";
@@ -143,27 +211,162 @@ impl Kind for Pcap {
                 _ => site.refuse(at, format!("capture file {path} cannot be read: {error}")),
             },
         }
+    }
+
+    fn inspect_sink(&self, port: &PlannedPort, site: &mut Site<'_>) {
+        for (key, at) in self.keys(true) {
+            site.wrong(at, format!("{key} is for playing, and this capture is recorded: it is in `to`; leave it out"));
+        }
+        let at = self.path.at;
+        let shown = self.path.display();
+        if self.path.extension().is_some_and(|e| e == "gz") {
+            site.wrong(at, format!("{shown} would be compressed with gzip, which is not written; name it .zst, or set compress = \"zstd\" and leave .gz out"));
+        }
+        if let (Some(keep), None) = (&self.keep, &self.rotate) {
+            site.wrong(
+                keep.at,
+                "keep is about several files; set rotate too: rotate = { size = \"100MB\" }"
+                    .to_owned(),
+            );
+        }
+        let fact = match self.is_standard() {
+            true => Ok(FileFact::Pipe),
+            false => site.machine().file(&self.path),
+        };
+        if let (Some(rotate), Ok(FileFact::Pipe)) = (&self.rotate, &fact) {
+            let what = self.shown(false);
+            site.wrong(
+                rotate.at,
+                format!("{what} cannot be rotated; leave rotate out, or name a file"),
+            );
+        }
+        if self.is_standard() {
+            return;
+        }
+        let mut names = match Names::new(&self.path, self.rotate.is_some()) {
+            Ok(names) => names,
+            Err(error) => {
+                site.wrong(at, format!("path {shown:?}: {error}; conversions are those of strftime, such as %Y%m%d-%H%M%S, and %% is a percent sign"));
+                return;
+            }
+        };
+        match fact {
+            Ok(FileFact::Directory) => {
+                site.wrong(at, format!("{shown} is a directory; name a file in it"));
+                return;
+            }
+            Ok(FileFact::Other) => {
+                site.wrong(at, format!("{shown} {NO_FILE}"));
+                return;
+            }
+            Ok(FileFact::Pipe) => {
+                site.note(format!(
+                    "port {:?}: the start waits up to 5s for somebody to read the FIFO {shown}",
+                    port.name
+                ));
+                return;
+            }
+            Ok(FileFact::Regular(_)) | Err(_) => {}
+        }
+        let first = names.next(&jiff::Zoned::now());
+        let folder = match first.parent() {
+            Some(folder) if folder != Path::new("") => folder,
+            _ => Path::new("."),
+        };
+        match site.machine().file(folder) {
+            Ok(FileFact::Directory) => {}
+            Ok(_) => {
+                site.wrong(at, format!("{} is no directory", folder.display()));
+                return;
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let folder = folder.display();
+                site.wrong(
+                    at,
+                    format!("directory {folder} does not exist; make it: mkdir -p {folder}"),
+                );
+                return;
+            }
+            // The start will say more.
+            Err(_) => {}
+        }
+        if matches!(site.machine().file(&first), Ok(FileFact::Regular(_))) {
+            site.note(format!(
+                "port {:?}: {} is there already and is overwritten",
+                port.name,
+                first.display()
+            ));
+        }
+    }
+}
+
+impl Kind for Pcap {
+    fn placement(&self) -> Placement<'_> {
+        Placement::Descriptors
+    }
+
+    fn privileges(&self) -> Privileges {
+        Privileges::default()
+    }
+
+    fn ends(&self) -> bool {
+        self.loops() > 0
+    }
+
+    fn patient(&self) -> bool {
+        true
+    }
+
+    fn stream(&self) -> Option<&At<PathBuf>> {
+        Some(&self.path)
+    }
+
+    fn inspect(&self, port: &PlannedPort, site: &mut Site<'_>) -> Found {
+        match (port.source, port.sink) {
+            (true, true) => {
+                let path = self.path.display();
+                site.wrong(port.at, format!("a capture is either played or recorded, and {path} is in `from` and in `to`; make two ports of it"));
+            }
+            (true, false) => self.inspect_source(site),
+            (false, _) => self.inspect_sink(port, site),
+        }
         Found::default()
     }
 
-    fn describe(&self, _port: &PlannedPort) -> String {
-        let pace = match self.pace {
-            Pace::Original if self.speed == 1.0 => "at its original pace".to_owned(),
-            Pace::Original => format!("at {} times its original pace", self.speed),
-            Pace::Top => "as fast as it goes".to_owned(),
-            Pace::Pps(rate) => format!("at {rate} frames a second"),
-            Pace::Mbps(rate) => format!("at {rate} Mbit/s"),
+    fn describe(&self, port: &PlannedPort) -> String {
+        let mut text = format!("pcap {}", self.shown(port.source));
+        if port.sink {
+            if self.compresses() {
+                text += ", compressed with zstd";
+            }
+            if let Some(rotate) = &self.rotate {
+                text += &format!(", a new file after {}", rotate.describe());
+            }
+            if let Some(keep) = &self.keep {
+                text += &format!(", the last {} kept", **keep);
+            }
+            return text;
+        }
+        text += &match self.pace() {
+            Pace::Original if self.speed() == 1.0 => " at its original pace".to_owned(),
+            Pace::Original => format!(" at {} times its original pace", self.speed()),
+            Pace::Top => " as fast as it goes".to_owned(),
+            Pace::Pps(rate) => format!(" at {rate} frames a second"),
+            Pace::Mbps(rate) => format!(" at {rate} Mbit/s"),
         };
-        let loops = match self.loops {
+        text += &match self.loops() {
             0 => ", for ever".to_owned(),
             1 => String::new(),
             n => format!(", {n} times"),
         };
-        format!("pcap {} {pace}{loops}", self.path.display())
+        text
     }
 
-    fn make(&self, port: &PlannedPort, _plan: &Plan) -> Result<Box<dyn Device>, StartError> {
-        Ok(Box::new(device::CaptureDevice::make(port, self)?))
+    fn make(&self, port: &PlannedPort, plan: &Plan) -> Result<Box<dyn Device>, StartError> {
+        Ok(match port.source {
+            true => Box::new(play::CaptureDevice::make(port, self)?),
+            false => Box::new(record::RecordingDevice::make(port, self, plan)?),
+        })
     }
 }
 
@@ -181,8 +384,4 @@ fn pace(value: Value<'_, '_>) -> Option<Pace> {
     }
     table.finish();
     pps.map(Pace::Pps).or(mbps.map(Pace::Mbps))
-}
-
-fn is_one(speed: &f64) -> bool {
-    *speed == 1.0
 }

@@ -1,6 +1,9 @@
-//! Capture files: [`mod@format`] knows their bytes, [`read`] plays them as a source.
+//! Capture files: [`mod@format`] knows their bytes, [`read`] plays them as a source, [`write`] records what
+//! a sink gets.
 
 #[cfg(test)]
 mod fixture;
 pub mod format;
+mod park;
 pub mod read;
+pub mod write;

@@ -11,6 +11,7 @@ mod classic;
 mod error;
 mod input;
 mod pcapng;
+pub mod write;
 
 use std::io::Read;
 

@@ -14,7 +14,7 @@ use std::{
     rc::Rc,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering, fence},
+        atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle},
 };
@@ -29,6 +29,7 @@ use nix::{
 };
 
 use super::{
+    super::park::Bed,
     OpenedCapture,
     format::{CaptureReader, MAX_FRAME, ReadError},
     pace::Timeline,
@@ -113,8 +114,8 @@ struct Shared {
     /// Has room for every block and the end.
     full: ArrayQueue<Message>,
     empty: ArrayQueue<Box<Block>>,
-    /// The thread waits, or is about to wait, for an empty block.
-    parked: AtomicBool,
+    /// Where the thread waits for an empty block.
+    bed: Bed,
     stop: AtomicBool,
     /// Readable once the thread is to stop.
     stopped: EventFd,
@@ -133,7 +134,7 @@ impl Reader {
         let shared = Arc::new(Shared {
             full: ArrayQueue::new(BLOCKS + 1),
             empty: ArrayQueue::new(BLOCKS),
-            parked: AtomicBool::new(false),
+            bed: Bed::default(),
             stop: AtomicBool::new(false),
             stopped: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             waker,
@@ -164,15 +165,7 @@ impl Reader {
         // There are only as many blocks as the queue has room for.
         let pushed = self.shared.empty.push(block);
         debug_assert!(pushed.is_ok());
-        // Pairs with the fence in `Filler::empty_block`: either the thread sees the block, or this load
-        // sees that the thread is about to sleep.
-        fence(Ordering::SeqCst);
-        if self.shared.parked.load(Ordering::Relaxed)
-            && self.shared.parked.swap(false, Ordering::AcqRel)
-            && let Some(thread) = &self.thread
-        {
-            thread.thread().unpark();
-        }
+        self.shared.bed.wake();
     }
 }
 
@@ -181,8 +174,8 @@ impl Drop for Reader {
         self.shared.stop.store(true, Ordering::Release);
         // The counter of an eventfd is full only after 2^64 - 2 writes.
         let _ = self.shared.stopped.write(1);
+        self.shared.bed.wake();
         if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
             // A panic was caught and reported as the end.
             let _ = thread.join();
         }
@@ -237,17 +230,12 @@ impl Filler<'_> {
             if let Some(block) = self.shared.empty.pop() {
                 return Some(block);
             }
-            self.shared.parked.store(true, Ordering::Relaxed);
-            fence(Ordering::SeqCst);
-            if let Some(block) = self.shared.empty.pop() {
-                self.shared.parked.store(false, Ordering::Relaxed);
-                return Some(block);
-            }
+            let shared = self.shared;
+            let found = || !shared.empty.is_empty() || self.is_stopped();
+            shared.bed.sleep_unless(None, found);
             if self.is_stopped() {
                 return None;
             }
-            // Wakes at once when it was unparked meanwhile, and sometimes for nothing.
-            thread::park();
         }
     }
 }

@@ -1,8 +1,12 @@
-//! A capture file, opened and its header looked at before anything starts.
+//! A capture that is played, opened and its header looked at before anything starts.
 
 use std::{
     fs::{File, OpenOptions},
-    os::unix::fs::OpenOptionsExt,
+    io::{self, IsTerminal},
+    os::{
+        fd::AsFd,
+        unix::fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::Path,
 };
 
@@ -24,27 +28,32 @@ pub(super) struct CaptureDevice {
 impl CaptureDevice {
     pub(super) fn make(port: &PlannedPort, config: &Pcap) -> Result<Self, StartError> {
         let path = &config.path.value;
-        let file = open_regular(path).map_err(|e| StartError::config(&port.name, &e))?;
+        let file = match config.is_standard() {
+            true => standard_input(),
+            false => open(path),
+        };
+        let file = file.map_err(|e| StartError::config(&port.name, &e))?;
+        let loops = config.loops();
         let options = Options {
-            pace: match config.pace {
+            pace: match config.pace() {
                 Pace::Original => Playing::Original {
-                    speed: config.speed,
+                    speed: config.speed(),
                 },
                 Pace::Top => Playing::Top,
                 Pace::Pps(pps) => Playing::Pps(pps),
                 Pace::Mbps(mbps) => Playing::Mbps(mbps),
             },
-            loops: config.loops.try_into().map_err(|_| {
+            loops: loops.try_into().map_err(|_| {
                 StartError::config(
                     &port.name,
-                    &format!("loops = {} is too many; 0 is for ever", config.loops),
+                    &format!("loops = {loops} is too many; 0 is for ever"),
                 )
             })?,
         };
         let capture =
             read::open(path, file, options).map_err(|e| StartError::config(&port.name, &e))?;
         Ok(Self {
-            path: path.display().to_string(),
+            path: config.shown(true),
             capture: Some(capture),
         })
     }
@@ -63,9 +72,9 @@ impl Device for CaptureDevice {
     }
 }
 
-/// Opens a capture file, but nothing that would wait for a writer. What was a file when the configuration was
-/// checked may be something else now.
-fn open_regular(path: &Path) -> Result<File, String> {
+/// Opens a capture file or a FIFO, whose writer may come later. What it was when the configuration was checked
+/// may be something else now.
+fn open(path: &Path) -> Result<File, String> {
     let shown = path.display();
     let refused = |error| format!("cannot open {shown}: {error}");
     let file = OpenOptions::new()
@@ -73,12 +82,26 @@ fn open_regular(path: &Path) -> Result<File, String> {
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(path)
         .map_err(refused)?;
-    if !file.metadata().map_err(refused)?.is_file() {
+    let kind = file.metadata().map_err(refused)?.file_type();
+    if !kind.is_file() && !kind.is_fifo() {
         return Err(format!("{shown} {NO_FILE}"));
     }
-    // A file's pages may have to be waited for.
+    // A file's pages may have to be waited for; a FIFO is waited for before it is read.
     fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).map_err(|errno| refused(errno.into()))?;
     Ok(file)
+}
+
+fn standard_input() -> Result<File, String> {
+    let input = io::stdin();
+    if input.is_terminal() {
+        return Err(
+            "standard input is a terminal; pipe a capture into it: tcpdump -U -w - | dataplane …"
+                .to_owned(),
+        );
+    }
+    let file = input.as_fd().try_clone_to_owned();
+    let file = file.map_err(|e| format!("standard input cannot be read: {e}"))?;
+    Ok(File::from(file))
 }
 
 #[cfg(test)]
@@ -90,25 +113,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_regular_file_is_opened() {
+    fn only_a_file_or_a_fifo_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("file"), "frames").unwrap();
         mkfifo(&at("fifo"), Mode::S_IRWXU).unwrap();
         std::os::unix::fs::symlink(at("fifo"), at("link")).unwrap();
         for (path, error) in [
-            (at("fifo"), "is no regular file"),
-            (at("link"), "is no regular file"),
-            (folder.path().to_owned(), "is no regular file"),
-            ("/dev/null".into(), "is no regular file"),
+            (folder.path().to_owned(), "is no file and no pipe"),
+            ("/dev/null".into(), "is no file and no pipe"),
             (at("none"), "cannot open"),
         ] {
-            let message = open_regular(&path).unwrap_err();
+            let message = open(&path).unwrap_err();
             assert!(message.contains(error), "{message}");
             assert!(message.contains(path.to_str().unwrap()), "{message}");
         }
 
-        let mut file = open_regular(&at("file")).unwrap();
+        // Nobody writes to it yet.
+        for path in [at("fifo"), at("link")] {
+            assert!(
+                open(&path)
+                    .unwrap()
+                    .metadata()
+                    .unwrap()
+                    .file_type()
+                    .is_fifo()
+            );
+        }
+        let mut file = open(&at("file")).unwrap();
         let status = fcntl(&file, FcntlArg::F_GETFL).unwrap();
         assert!(!OFlag::from_bits_retain(status).contains(OFlag::O_NONBLOCK));
         let flags = fcntl(&file, FcntlArg::F_GETFD).unwrap();

@@ -1,0 +1,454 @@
+//! What becomes of blocks: files of pcapng, rotated by size, time and count, each complete, and compressed
+//! where that is wanted. No thread and no queue: the recorder brings both.
+//!
+//! Compressed, a file is a row of independent zstd frames (RFC 8878), so that whatever is there at any moment
+//! can be read; a frame ends after [`PACK`] bytes, [`OLDEST`], or [`IDLE`] without another block.
+
+use std::{
+    io,
+    os::fd::BorrowedFd,
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::format::write::first_packet,
+    block::{Block, Outcome},
+};
+use crate::{policy::Reason, port::PortFailure};
+
+/// Uncompressed bytes of a zstd frame, about.
+pub(super) const PACK: usize = 1 << 20;
+
+/// How long the first packet of a zstd frame may wait for others.
+pub(super) const OLDEST: Duration = Duration::from_secs(1);
+
+/// How long a zstd frame waits for another block.
+pub(super) const IDLE: Duration = Duration::from_millis(100);
+
+/// How long all must go well after a failure before that is reported: a disk that is nearly full takes
+/// small blocks between large ones that it refuses.
+const WELL: Duration = Duration::from_secs(1);
+
+/// zstd's own default.
+const LEVEL: i32 = 3;
+
+/// Where a recording goes. Its methods are called by one thread, which may wait in them.
+pub trait Output: Send {
+    /// Opens the next file, empty.
+    ///
+    /// # Errors
+    ///
+    /// Nothing is open then, and it is asked again when there is something to write.
+    fn next(&mut self) -> io::Result<()>;
+
+    /// Appends all of these bytes to the file. `stop` becomes readable when waiting is no use any more.
+    ///
+    /// # Errors
+    ///
+    /// None of them are in the file then, where it can be helped. [`io::ErrorKind::BrokenPipe`] says that
+    /// nothing can ever be written again.
+    fn append(&mut self, bytes: &[u8], stop: BorrowedFd<'_>) -> io::Result<()>;
+
+    /// The file is complete.
+    fn finish(&mut self);
+
+    /// The name of the file, or of the last one, for messages.
+    fn name(&self) -> String;
+}
+
+/// When a new file is begun. A file has at least one frame, whatever its size.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// The most bytes of a file.
+    pub size: Option<u64>,
+    /// The longest time between the beginning of a file and its end.
+    pub time: Option<Duration>,
+    /// The most frames of a file.
+    pub frames: Option<u64>,
+}
+
+/// How far the open file has come.
+#[derive(Clone, Copy, Debug)]
+struct Progress {
+    /// Bytes that the output has.
+    bytes: u64,
+    /// Those of packets that wait to be compressed included.
+    frames: u64,
+    opened: Instant,
+}
+
+/// Some whole packets at the beginning of others.
+#[derive(Clone, Copy, Debug, Default)]
+struct Run {
+    bytes: usize,
+    frames: u64,
+    /// Bytes of the frames themselves.
+    payload: u64,
+}
+
+/// Packets of a held block that wait to be compressed.
+#[derive(Clone, Copy, Debug)]
+struct Piece {
+    block: usize,
+    run: Run,
+}
+
+/// The zstd frame that is being gathered.
+struct Pack {
+    compressor: zstd::bulk::Compressor<'static>,
+    gathered: Vec<u8>,
+    packed: Vec<u8>,
+    pieces: Vec<Piece>,
+    /// When the first packet came, and the last.
+    first: Instant,
+    last: Instant,
+}
+
+/// A failure that goes on.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    last: Instant,
+    lost: u64,
+}
+
+/// The files, and blocks that are not done yet.
+pub(super) struct Recording {
+    output: Box<dyn Output>,
+    /// What every file begins with, compressed if the file is.
+    beginning: Vec<u8>,
+    limits: Limits,
+    file: Option<Progress>,
+    pack: Option<Pack>,
+    held: Vec<Box<Block>>,
+    failing: Option<Failing>,
+    news: Vec<PortFailure>,
+}
+
+impl Recording {
+    /// Opens the first file and begins it.
+    pub(super) fn begin(
+        output: Box<dyn Output>,
+        beginning: Vec<u8>,
+        limits: Limits,
+        compress: bool,
+        stop: BorrowedFd<'_>,
+        now: Instant,
+    ) -> io::Result<Self> {
+        let pack = match compress {
+            false => None,
+            true => Some(Pack {
+                compressor: zstd::bulk::Compressor::new(LEVEL)?,
+                gathered: Vec::with_capacity(2 * PACK),
+                packed: Vec::with_capacity(zstd::zstd_safe::compress_bound(2 * PACK)),
+                pieces: Vec::new(),
+                first: now,
+                last: now,
+            }),
+        };
+        let beginning = match compress {
+            false => beginning,
+            true => zstd::bulk::compress(&beginning, LEVEL)?,
+        };
+        let mut recording = Self {
+            output,
+            beginning,
+            limits,
+            file: None,
+            pack,
+            held: Vec::new(),
+            failing: None,
+            news: Vec::new(),
+        };
+        recording.open(now)?;
+        // At once, so that there is a readable file from the start.
+        recording.begin_file(stop)?;
+        Ok(recording)
+    }
+
+    /// Takes a block. What came of it is known once [`done`](Self::done) hands it out.
+    pub(super) fn record(&mut self, mut block: Box<Block>, now: Instant, stop: BorrowedFd<'_>) {
+        let bytes = std::mem::take(&mut block.bytes);
+        let number = self.held.len();
+        self.held.push(block);
+        let mut rest = &bytes[..];
+        while let Some((next, _)) = first_packet(rest) {
+            self.rotate(next, now, stop);
+            if self.file.is_none()
+                && let Err(error) = self.open(now)
+            {
+                // The rest of the block is lost; the next one tries again.
+                self.lose(number, run_of(rest, |_| true), &error, now);
+                break;
+            }
+            let run = self.fitting(rest);
+            let (packets, others) = rest.split_at(run.bytes);
+            self.put(Piece { block: number, run }, packets, now, stop);
+            rest = others;
+        }
+        self.held[number].bytes = bytes;
+    }
+
+    /// There is nothing to record at the moment: ends what has waited long enough. `hurry`: whatever waits.
+    pub(super) fn rest(&mut self, hurry: bool, now: Instant, stop: BorrowedFd<'_>) {
+        if self.pack_due().is_some_and(|due| hurry || now >= due) {
+            self.end_pack(now, stop);
+        }
+        if self.file_due().is_some_and(|due| now >= due) {
+            self.close(now, stop);
+        }
+    }
+
+    /// When [`rest`](Self::rest) has something to end.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.pack_due().into_iter().chain(self.file_due()).min()
+    }
+
+    /// Whether blocks wait for others to be compressed with.
+    pub(super) fn is_gathering(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// The blocks whose outcome is known.
+    pub(super) fn done(&mut self) -> impl Iterator<Item = Box<Block>> {
+        let mut done = self.held.len();
+        if let Some(pack) = &mut self.pack
+            && let Some(&Piece { block, .. }) = pack.pieces.first()
+        {
+            // Packets wait in the order of their blocks.
+            done = block;
+            for piece in &mut pack.pieces {
+                piece.block -= done;
+            }
+        }
+        self.held.drain(..done)
+    }
+
+    /// What is to be reported.
+    pub(super) fn news(&mut self) -> impl Iterator<Item = PortFailure> {
+        self.news.drain(..)
+    }
+
+    /// Whose blocks are held: their [`lane`](Block::lane)s.
+    pub(super) fn held(&self) -> impl Iterator<Item = usize> {
+        self.held.iter().map(|block| block.lane)
+    }
+
+    /// Nobody waits for the blocks that are held: they are not written.
+    pub(super) fn forget(&mut self) {
+        self.held.clear();
+        if let Some(pack) = &mut self.pack {
+            pack.pieces.clear();
+            pack.gathered.clear();
+        }
+    }
+
+    /// Completes the file.
+    pub(super) fn close(&mut self, now: Instant, stop: BorrowedFd<'_>) {
+        self.end_pack(now, stop);
+        if self.file.take().is_some() {
+            self.output.finish();
+        }
+    }
+
+    fn pack_due(&self) -> Option<Instant> {
+        let pack = self.pack.as_ref()?;
+        let due = (pack.first + OLDEST).min(pack.last + IDLE);
+        (!pack.pieces.is_empty()).then_some(due)
+    }
+
+    fn file_due(&self) -> Option<Instant> {
+        let file = self.file.as_ref()?;
+        let due = file.opened.checked_add(self.limits.time?)?;
+        (file.frames > 0).then_some(due)
+    }
+
+    /// Completes the file if the next packet, of so many bytes, is not to be in it.
+    fn rotate(&mut self, next: usize, now: Instant, stop: BorrowedFd<'_>) {
+        let Some(file) = self.file.filter(|file| file.frames > 0) else {
+            return;
+        };
+        let has_all = self.limits.frames.is_some_and(|most| file.frames >= most);
+        if has_all || self.file_due().is_some_and(|due| now >= due) {
+            self.close(now, stop);
+        } else if !self.has_room(next) {
+            // What it takes compressed is known once it is.
+            self.end_pack(now, stop);
+            if !self.has_room(next) && self.file.is_some_and(|file| file.frames > 0) {
+                self.close(now, stop);
+            }
+        }
+    }
+
+    /// Whether so many more bytes of packets surely fit into the file.
+    fn has_room(&self, more: usize) -> bool {
+        let (Some(limit), Some(file)) = (self.limits.size, &self.file) else {
+            return true;
+        };
+        let more = match &self.pack {
+            None => more,
+            Some(pack) => zstd::zstd_safe::compress_bound(pack.gathered.len() + more),
+        };
+        file.bytes.max(self.beginning.len() as u64) + more as u64 <= limit
+    }
+
+    /// The packets that go into the file and the zstd frame, at least one.
+    fn fitting(&self, packets: &[u8]) -> Run {
+        let frames = self.file.map_or(0, |file| file.frames);
+        let most = self.limits.frames.unwrap_or(u64::MAX);
+        let gathered = self.pack.as_ref().map(|pack| pack.gathered.len());
+        run_of(packets, |run| {
+            run.frames == 1
+                || (frames + run.frames <= most
+                    && self.has_room(run.bytes)
+                    && gathered.is_none_or(|gathered| gathered + run.bytes <= PACK))
+        })
+    }
+
+    fn open(&mut self, now: Instant) -> io::Result<()> {
+        self.output.next()?;
+        self.file = Some(Progress {
+            bytes: 0,
+            frames: 0,
+            opened: now,
+        });
+        Ok(())
+    }
+
+    /// Writes what every file begins with, unless it is there.
+    fn begin_file(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
+        if let Some(file) = self.file.as_mut().filter(|file| file.bytes == 0) {
+            self.output.append(&self.beginning, stop)?;
+            file.bytes = self.beginning.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, bytes: &[u8], stop: BorrowedFd<'_>) -> io::Result<()> {
+        self.begin_file(stop)?;
+        self.output.append(bytes, stop)?;
+        if let Some(file) = &mut self.file {
+            file.bytes += bytes.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, piece: Piece, packets: &[u8], now: Instant, stop: BorrowedFd<'_>) {
+        if let Some(file) = &mut self.file {
+            file.frames += piece.run.frames;
+        }
+        let Some(pack) = &mut self.pack else {
+            let outcome = self.append(packets, stop);
+            self.settle(piece, &outcome, now);
+            return;
+        };
+        if pack.pieces.is_empty() {
+            pack.first = now;
+        }
+        pack.last = now;
+        pack.gathered.extend_from_slice(packets);
+        pack.pieces.push(piece);
+        if pack.gathered.len() >= PACK || now >= pack.first + OLDEST {
+            self.end_pack(now, stop);
+        }
+    }
+
+    /// Compresses what is gathered, and writes it.
+    fn end_pack(&mut self, now: Instant, stop: BorrowedFd<'_>) {
+        let Some(mut pack) = self.pack.take_if(|pack| !pack.pieces.is_empty()) else {
+            return;
+        };
+        pack.packed.clear();
+        let outcome = pack
+            .compressor
+            .compress_to_buffer(&pack.gathered, &mut pack.packed)
+            .and_then(|_| self.append(&pack.packed, stop));
+        for piece in pack.pieces.drain(..) {
+            self.settle(piece, &outcome, now);
+        }
+        pack.gathered.clear();
+        self.pack = Some(pack);
+    }
+
+    fn settle(&mut self, piece: Piece, outcome: &io::Result<()>, now: Instant) {
+        match outcome {
+            Ok(()) => {
+                let outcome = &mut self.held[piece.block].outcome;
+                outcome.written += piece.run.frames;
+                outcome.written_bytes += piece.run.payload;
+                self.recover(now);
+            }
+            Err(error) => {
+                if let Some(file) = &mut self.file {
+                    file.frames -= piece.run.frames;
+                }
+                self.lose(piece.block, piece.run, error, now);
+            }
+        }
+    }
+
+    /// Counts packets that could not be written, and reports the first of them.
+    fn lose(&mut self, block: usize, run: Run, error: &io::Error, now: Instant) {
+        let outcome: &mut Outcome = &mut self.held[block].outcome;
+        let reason = if is_full(error) {
+            outcome.disk_full += run.frames;
+            Reason::DiskFull
+        } else {
+            outcome.write_error += run.frames;
+            Reason::WriteError
+        };
+        let failing = self.failing.get_or_insert_with(|| {
+            self.news.push(report(&self.output.name(), error, reason));
+            Failing { last: now, lost: 0 }
+        });
+        failing.last = now;
+        failing.lost += run.frames;
+    }
+
+    fn recover(&mut self, now: Instant) {
+        let well = |failing: &mut Failing| now >= failing.last + WELL;
+        if let Some(Failing { lost, .. }) = self.failing.take_if(well) {
+            self.news.push(PortFailure::first(format!(
+                "{} is written again; {lost} frames are missing",
+                self.output.name()
+            )));
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+fn report(name: &str, error: &io::Error, reason: Reason) -> PortFailure {
+    match (reason, error.kind()) {
+        (_, io::ErrorKind::BrokenPipe) => PortFailure::fatal(format!(
+            "the reader of {name} has left; what it had not read is lost, further frames are counted as write_error"
+        )),
+        (Reason::DiskFull, _) => PortFailure::first(format!(
+            "{name} cannot be written: {error}; until there is room its frames are counted as disk_full"
+        )),
+        _ => PortFailure::first(format!(
+            "{name} cannot be written: {error}; until it can, its frames are counted as write_error"
+        )),
+    }
+}
+
+/// The packets at the beginning of `packets` for as long as `fits` says so of all up to there.
+fn run_of(packets: &[u8], mut fits: impl FnMut(&Run) -> bool) -> Run {
+    let mut run = Run::default();
+    while let Some((bytes, payload)) = first_packet(&packets[run.bytes..]) {
+        let longer = Run {
+            bytes: run.bytes + bytes,
+            frames: run.frames + 1,
+            payload: run.payload + payload as u64,
+        };
+        if !fits(&longer) {
+            break;
+        }
+        run = longer;
+    }
+    run
+}
