@@ -6,6 +6,7 @@
 
 #[cfg(any(test, feature = "fake-kernel"))]
 pub mod fake;
+mod send;
 mod tag;
 
 use std::{
@@ -16,6 +17,7 @@ use std::{
 
 use io_uring::{IoUring, opcode, squeue, types};
 
+use self::send::Envelopes;
 pub use self::tag::{Op, Tag};
 use crate::{
     frame::{Frame, MAX_REGIONS, Pool, Region, RegionId, Staged},
@@ -64,9 +66,9 @@ pub enum RingError {
     },
 }
 
-/// The worker's ring.
+/// The worker's ring, and what it tells the kernel of messages.
 #[derive(Debug)]
-pub struct Ring(Inner);
+pub struct Ring(Inner, Envelopes);
 
 enum Inner {
     Kernel(Box<IoUring>),
@@ -125,13 +127,13 @@ impl Ring {
             })?;
         // Refused, plain descriptors do as well.
         let _ = ring.submitter().register_files_sparse(FILES);
-        Ok(Self(Inner::Kernel(Box::new(ring))))
+        Ok(Self(Inner::Kernel(Box::new(ring)), Envelopes::default()))
     }
 
     /// A ring whose kernel is played from memory.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub fn fake() -> Self {
-        Self(Inner::Fake(fake::FakeRing::default()))
+        Self(Inner::Fake(fake::FakeRing::default()), Envelopes::default())
     }
 
     /// The played kernel.
@@ -295,9 +297,9 @@ impl Ring {
                 let entry = entry.user_data(tag.pack());
                 // SAFETY: a read or write refers to a slot of a registered region. The slot is lent or
                 // submitted until the completion is reaped, and the pool gives a region up only when
-                // every slot is free; the other operations refer to no memory. Should the region be
-                // unmapped regardless (the worker unwinds), the kernel still holds the registered
-                // pages themselves.
+                // every slot is free; a message refers to a slot and an envelope, see `Ring::send`; the
+                // other operations refer to no memory. Should the region be unmapped regardless (the
+                // worker unwinds), the kernel still holds the registered pages themselves.
                 if unsafe { ring.submission().push(&entry) }.is_ok() {
                     return true;
                 }
@@ -329,7 +331,10 @@ impl Ring {
                 Err(e) => Err(e),
             },
             #[cfg(any(test, feature = "fake-kernel"))]
-            Inner::Fake(_) => Ok(()),
+            Inner::Fake(fake) => {
+                fake.consume();
+                Ok(())
+            }
         }
     }
 

@@ -5,7 +5,8 @@
 
 use std::collections::VecDeque;
 
-use super::{Completion, Op, Tag};
+use super::send::HEADER;
+use super::{Completion, Op, Tag, Target};
 
 /// An operation that the played kernel has and has not answered.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +15,16 @@ pub struct Pending {
     pub tag: Tag,
     address: usize,
     len: usize,
+    message: Option<Message>,
+}
+
+/// What a message is besides its second part.
+#[derive(Clone, Copy, Debug)]
+enum Message {
+    /// Where it is described; not read yet.
+    Queued { file: Target, at: usize },
+    /// As it was described when the kernel read it.
+    Read { file: Target, header: [u8; HEADER] },
 }
 
 impl Pending {
@@ -27,6 +38,18 @@ impl Pending {
         // SAFETY: `Ring::write` promises that the bytes stay until the completion is reaped.
         unsafe { std::slice::from_raw_parts(self.address as *const u8, self.len) }
     }
+
+    /// Where a message goes, its header and the frame behind it.
+    ///
+    /// # Panics
+    ///
+    /// When the operation is no message, or was not submitted yet.
+    pub fn sent(&self) -> (Target, [u8; HEADER], &[u8]) {
+        match self.message {
+            Some(Message::Read { file, header }) => (file, header, self.written()),
+            other => panic!("not sent: {other:?}"),
+        }
+    }
 }
 
 /// A kernel that answers when the test says so.
@@ -38,18 +61,74 @@ pub struct FakeRing {
     answered: VecDeque<Completion>,
     /// When set, how many more operations fit.
     pub room: Option<usize>,
+    /// While set, nothing that is submitted is taken.
+    pub stuck: bool,
 }
 
 impl FakeRing {
     pub(in crate::worker) fn push(&mut self, tag: Tag, address: usize, len: usize) -> bool {
+        let message = None;
+        self.take(Pending {
+            tag,
+            address,
+            len,
+            message,
+        })
+    }
+
+    /// Takes a message, which is described at `message`; it is read at the next [`consume`](Self::consume).
+    pub(super) fn push_message(
+        &mut self,
+        tag: Tag,
+        file: Target,
+        message: *const libc::msghdr,
+    ) -> bool {
+        let at = message as usize;
+        self.take(Pending {
+            tag,
+            address: 0,
+            len: 0,
+            message: Some(Message::Queued { file, at }),
+        })
+    }
+
+    fn take(&mut self, pending: Pending) -> bool {
         if let Some(room) = &mut self.room {
             if *room == 0 {
                 return false;
             }
             *room -= 1;
         }
-        self.pending.push(Pending { tag, address, len });
+        self.pending.push(pending);
         true
+    }
+
+    /// Whether every message was read.
+    pub(super) fn has_consumed(&self) -> bool {
+        let queued = |p: &Pending| matches!(p.message, Some(Message::Queued { .. }));
+        !self.pending.iter().any(queued)
+    }
+
+    /// Reads the messages that were taken, as the kernel does when they are submitted.
+    pub(super) fn consume(&mut self) {
+        if self.stuck {
+            return;
+        }
+        for pending in &mut self.pending {
+            let Some(Message::Queued { file, at }) = pending.message else {
+                continue;
+            };
+            // SAFETY: `Ring::send` promises that the description of a message stays until it is consumed.
+            let (header, frame) = unsafe {
+                let message = &*(at as *const libc::msghdr);
+                assert_eq!(message.msg_iovlen, 2);
+                let parts = std::slice::from_raw_parts(message.msg_iov, 2);
+                assert_eq!(parts[0].iov_len, HEADER);
+                (*parts[0].iov_base.cast::<[u8; HEADER]>(), parts[1])
+            };
+            (pending.address, pending.len) = (frame.iov_base as usize, frame.iov_len);
+            pending.message = Some(Message::Read { file, header });
+        }
     }
 
     /// Answers the `index`-th pending operation with a result.
