@@ -161,9 +161,9 @@ const CONFIGURATIONS: &[Case] = &[
     ),
     config(
         "unbuilt_kind",
-        "[ports.s]\nkind = 'vxlan'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
+        "[ports.s]\nkind = 'nat'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
         2,
-        &["\"vxlan\" is not built yet"],
+        &["\"nat\" is not built yet"],
     ),
     engine(
         "offline_core",

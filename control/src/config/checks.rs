@@ -43,6 +43,7 @@ pub(crate) fn resolve(
             sink,
             queues: Vec::new(),
             link: None,
+            path_mtu: None,
         });
     }
     for policy in &config.policies {
@@ -60,6 +61,7 @@ pub(crate) fn resolve(
     directions(config, problems);
     twice(&ports, problems);
     one_stream(&ports, problems);
+    listen_twice(&ports, problems);
     (ports, pipelines)
 }
 
@@ -214,6 +216,28 @@ fn one_stream(ports: &[PlannedPort], problems: &mut Problems) {
                     mine.display(),
                     other.name,
                     other.at.line
+                ),
+            );
+        }
+    }
+}
+
+/// Two sources that want the same UDP port.
+fn listen_twice(ports: &[PlannedPort], problems: &mut Problems) {
+    let listens = |port: &PlannedPort| port.source.then(|| port.kind.listens()).flatten();
+    for (i, port) in ports.iter().enumerate() {
+        let Some(mine) = listens(port) else { continue };
+        let other = ports[..i].iter().find(|other| {
+            listens(other).is_some_and(|theirs| mine.overlaps(&theirs))
+                && other.kind.netns() == port.kind.netns()
+        });
+        if let Some(other) = other {
+            problems.config(
+                mine.at,
+                format!("ports.{}", port.name),
+                format!(
+                    "UDP port {} is that of port {:?} (line {}) already, and a datagram is received once; give each an address of its own (local = \"…\"), or another port",
+                    mine.port, other.name, other.at.line
                 ),
             );
         }

@@ -21,7 +21,7 @@ pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: 
     for port in ports.iter_mut() {
         site.context = format!("ports.{}", port.name);
         let found = port.kind.inspect(port, &mut site);
-        (port.queues, port.link) = (found.queues, found.link);
+        (port.queues, port.link, port.path_mtu) = (found.queues, found.link, found.path_mtu);
     }
 }
 

@@ -1,7 +1,11 @@
 //! What a plan asks of the machine: read-only facts. [`SystemMachine`](super::SystemMachine) looks them
 //! up; tests answer with facts of their own.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
 
 use crate::kernel::foreign::ForeignProgram;
 
@@ -90,6 +94,16 @@ pub trait Machine {
 
     /// An XDP program: its name, who holds it and how, as far as that can be told.
     fn program(&self, id: u32) -> ForeignProgram;
+
+    /// The MTU of the path from a network namespace to an address, in bytes of an IP packet, from the
+    /// address `local` where it is given. The error is the kernel's where there is no route, or `local` is
+    /// no address of the namespace.
+    fn path_mtu(
+        &self,
+        netns: Option<&str>,
+        local: Option<IpAddr>,
+        to: SocketAddr,
+    ) -> Result<u32, LookError>;
 
     /// What is at a path, which must be readable.
     fn file(&self, path: &Path) -> io::Result<FileFact>;

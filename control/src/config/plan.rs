@@ -105,6 +105,8 @@ pub struct PlannedPort {
     pub queues: Vec<u32>,
     /// The interface that frames come from, where it is there already and could be looked at.
     pub link: Option<Link>,
+    /// The MTU of the path that frames take to a far end, where there is one: bytes of an IP packet.
+    pub path_mtu: Option<u32>,
 }
 
 impl PlannedPort {

@@ -4,7 +4,7 @@
 use std::{
     fs::{self, File},
     io,
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     os::unix::fs::FileTypeExt,
     path::Path,
     thread,
@@ -26,7 +26,8 @@ use crate::{
     link::{
         ethtool::{Ethtool, EthtoolError},
         netlink::{self, Netlink, NetlinkError},
-        netns::{NetNs, NetNsError},
+        netns::{NetNs, NetNsError, in_netns},
+        udp,
     },
 };
 
@@ -108,6 +109,16 @@ impl Machine for SystemMachine {
 
     fn program(&self, id: u32) -> ForeignProgram {
         ForeignProgram::describe(id)
+    }
+
+    fn path_mtu(
+        &self,
+        netns: Option<&str>,
+        local: Option<IpAddr>,
+        to: SocketAddr,
+    ) -> Result<u32, LookError> {
+        let ns = NetNs::open_or_own(netns)?;
+        Ok(in_netns(&ns, || udp::path_mtu(local, to))??)
     }
 
     fn file(&self, path: &Path) -> io::Result<FileFact> {

@@ -13,6 +13,7 @@ pub mod netlink;
 pub mod netns;
 pub mod offloads;
 pub mod tap;
+pub mod udp;
 
 pub use dataplane::port::tap::device::NAME_MAX;
 pub use netns::NetNs;

@@ -1,7 +1,7 @@
 //! What the plan and the start ask of a port's settings, in terms that hold for every kind: what it can
 //! be used for, how it is spread over workers, what it takes of the machine.
 
-use std::path::PathBuf;
+use std::{net::IpAddr, path::PathBuf};
 
 use caps::Capability;
 
@@ -47,6 +47,11 @@ pub trait Kind {
 
     /// The file that the port alone may write, or reads; `-` is standard output or input.
     fn stream(&self) -> Option<&At<PathBuf>> {
+        None
+    }
+
+    /// The UDP port of its network namespace that it has for itself as a source.
+    fn listens(&self) -> Option<Listens> {
         None
     }
 
@@ -134,6 +139,31 @@ pub struct Occupied<'a> {
     pub made: bool,
 }
 
+/// A UDP port that a port receives at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Listens {
+    /// The address; an unspecified one is every one of its IP version, `None` every one of both.
+    pub address: Option<IpAddr>,
+    /// The UDP port.
+    pub port: u16,
+    /// Where it stands.
+    pub at: Position,
+}
+
+impl Listens {
+    /// Whether a datagram can be for both.
+    pub fn overlaps(&self, other: &Self) -> bool {
+        self.port == other.port
+            && match (self.address, other.address) {
+                (None, _) | (_, None) => true,
+                (Some(a), Some(b)) => {
+                    a.is_ipv4() == b.is_ipv4()
+                        && (a == b || a.is_unspecified() || b.is_unspecified())
+                }
+            }
+    }
+}
+
 /// A setting that needs slots of a size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LargestFrame {
@@ -163,4 +193,6 @@ pub struct Found {
     pub queues: Vec<u32>,
     /// The interface that frames come from, where it is there already and could be looked at.
     pub link: Option<Link>,
+    /// The MTU of the path that frames take to a far end, where there is one: bytes of an IP packet.
+    pub path_mtu: Option<u32>,
 }

@@ -10,10 +10,11 @@ mod interface;
 mod kind;
 pub mod pcap;
 pub mod tap;
+pub mod vxlan;
 
 pub use device::{Device, Listened, Turn};
 pub(crate) use interface::more_queues;
-pub use kind::{Around, Found, Kind, LargestFrame, Occupied, Placement, Privileges, Role};
+pub use kind::{Around, Found, Kind, LargestFrame, Listens, Occupied, Placement, Privileges, Role};
 
 use crate::config::{At, Port, Reader};
 
@@ -63,10 +64,12 @@ kinds! {
     "tap" => Tap in tap,
     /// A capture file.
     "pcap" => Pcap in pcap,
+    /// A VXLAN network over UDP.
+    "vxlan" => Vxlan in vxlan,
 }
 
 /// Kinds that the design names and this build does not have.
-const LATER_KINDS: &[&str] = &["veth", "af_packet", "vxlan", "vm", "nat"];
+const LATER_KINDS: &[&str] = &["veth", "af_packet", "vm", "nat"];
 
 /// Reads the keys of a kind from the table of the port with this name. `None` when something is wrong,
 /// which the table has been told.

@@ -6,6 +6,7 @@
 pub mod af_xdp;
 pub mod pcap;
 pub mod tap;
+pub mod vxlan;
 
 use std::sync::Arc;
 
@@ -82,6 +83,21 @@ impl Io {
     #[inline]
     pub fn write(&mut self, file: Target, place: Place, staged: Staged) -> Result<(), Staged> {
         self.ring.write(&mut self.pool, file, place, staged)
+    }
+
+    /// Queues a message to a connected socket: a header, and behind it the bytes of a share. The share comes
+    /// back when the ring has no room. The ring must have been told to
+    /// [`prepare_sends`](Ring::prepare_sends).
+    #[inline]
+    pub(crate) fn send(
+        &mut self,
+        socket: Target,
+        place: Place,
+        header: [u8; 8],
+        staged: Staged,
+    ) -> Result<(), Staged> {
+        self.ring
+            .send(&mut self.pool, socket, place, header, staged)
     }
 
     /// Queues a read from a file into an empty frame's slot, behind the region's headroom. The frame

@@ -226,16 +226,16 @@ fn sources() {
                     "dp.toml:2:8",
                     &[
                         "\"veth\" is not built yet",
-                        "\"af_xdp\", \"tap\" or \"pcap\"",
+                        "it can be \"af_xdp\", \"tap\",",
                     ],
                 )],
             ),
             (
-                "vxlan",
-                "[ports.p]\nkind = 'vxlan'",
+                "nat",
+                "[ports.p]\nkind = 'nat'",
                 "",
                 2,
-                &[("dp.toml:2:8", &["\"vxlan\" is not built yet"])],
+                &[("dp.toml:2:8", &["\"nat\" is not built yet"])],
             ),
             (
                 "vm",

@@ -1,6 +1,12 @@
 //! A machine of invented facts.
 
-use std::{io, path::Path};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+};
+
+use nix::libc;
 
 use crate::{
     config::machine::{FileFact, Link, LookError, Machine, Peer},
@@ -111,6 +117,24 @@ impl Machine for FakeMachine {
             by_link: id == LINKED,
             holders: vec![(99, "xdpdump".to_owned())],
             ..ForeignProgram::default()
+        }
+    }
+
+    fn path_mtu(
+        &self,
+        _netns: Option<&str>,
+        local: Option<IpAddr>,
+        to: SocketAddr,
+    ) -> Result<u32, LookError> {
+        let refuse = |errno| Err(io::Error::from_raw_os_error(errno).into());
+        if local.is_some_and(|local| local.to_string() == "192.0.2.99") {
+            return refuse(libc::EADDRNOTAVAIL);
+        }
+        match to.ip().to_string().as_str() {
+            "203.0.113.9" => refuse(libc::ENETUNREACH),
+            "192.0.2.255" => refuse(libc::EACCES),
+            "198.51.100.1" => Ok(9000),
+            _ => Ok(1500),
         }
     }
 

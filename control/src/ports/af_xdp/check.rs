@@ -38,7 +38,10 @@ pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
             }
             Queues::These(queues) => sorted(queues),
         };
-        return Found { queues, link: None };
+        return Found {
+            queues,
+            ..Found::default()
+        };
     };
     let Some(link) = links.iter().find(|link| link.name == name).cloned() else {
         let near = hint(
@@ -112,6 +115,7 @@ pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
     Found {
         queues,
         link: Some(link),
+        ..Found::default()
     }
 }
 
