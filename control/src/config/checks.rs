@@ -186,6 +186,27 @@ fn twice(ports: &[PlannedPort], problems: &mut Problems) {
             ),
         );
     }
+    for port in ports {
+        let Some(observed) = port.kind.observes() else {
+            continue;
+        };
+        let netns = port.kind.netns().map(|netns| netns.as_str());
+        match devices.get(&(netns, observed.as_str())) {
+            Some((other, true)) => problems.config(
+                observed.at,
+                format!("ports.{}", port.name),
+                format!(
+                    "{:?} is the device that port {:?} (line {}) makes, so that its frames would come back round and round; name an interface, or {:?} itself in a pipeline",
+                    **observed, other.name, other.at.line, other.name
+                ),
+            ),
+            Some((other, false)) if other.source => problems.note(format!(
+                "port {:?} gets no copy of the frames of {:?} that port {:?} takes: XDP takes them first",
+                port.name, **observed, other.name
+            )),
+            _ => {}
+        }
+    }
 }
 
 /// A file that is written has one port, and so has each standard stream.

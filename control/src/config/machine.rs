@@ -16,6 +16,8 @@ pub struct Link {
     pub name: String,
     /// Its index in its namespace.
     pub index: u32,
+    /// What its frames begin with: an `ARPHRD_*` (include/uapi/linux/if_arp.h), 1 for Ethernet.
+    pub hardware: u16,
     /// Whether it is administratively up (IFF_UP).
     pub up: bool,
     /// Its MTU in bytes, without the Ethernet header.

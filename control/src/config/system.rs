@@ -175,6 +175,7 @@ fn link(found: &netlink::Link, ethtool: &Ethtool) -> Link {
     Link {
         name: found.name.clone(),
         index: found.ifindex,
+        hardware: found.hardware,
         up: found.admin_up,
         mtu: found.mtu,
         driver: match found.ifindex {

@@ -78,6 +78,7 @@ impl Daemon {
                     }
                 }
                 Turn::Up => live.retry = Some(Instant::now()),
+                Turn::Tell(what) => Self::complain(&format!("port {}: {what}", live.name)),
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What a change of a link means for a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Turn {
     /// Nothing.
     None,
@@ -21,6 +21,8 @@ pub enum Turn {
     Down,
     /// It is back: the workers' ports are to be opened.
     Up,
+    /// Nothing for the workers, but this is worth a line.
+    Tell(String),
 }
 
 /// A configured port with everything that was made for it. Dropped, all of that is undone.

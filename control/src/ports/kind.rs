@@ -55,6 +55,11 @@ pub trait Kind {
         None
     }
 
+    /// The interface whose frames it gets copies of, while they stay with those who have it.
+    fn observes(&self) -> Option<&At<String>> {
+        None
+    }
+
     /// The network namespace that the port is in; `None` is the daemon's own.
     fn netns(&self) -> Option<&At<String>> {
         None
@@ -63,6 +68,11 @@ pub trait Kind {
     /// The largest frame that a worker's own region must hold for this port.
     fn largest_frame(&self) -> Option<LargestFrame> {
         None
+    }
+
+    /// The same where it depends on the interface that frames come from, as far as that was found.
+    fn largest_frame_on(&self, _link: Option<&Link>) -> Option<LargestFrame> {
+        self.largest_frame()
     }
 
     /// What the user should know of this port in the plan that is made, although it stops nothing.

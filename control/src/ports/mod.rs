@@ -4,6 +4,7 @@
 //!
 //! Nothing outside a kind's module knows it but the table of [`PortKind`] below.
 
+pub mod af_packet;
 pub mod af_xdp;
 mod device;
 mod interface;
@@ -60,6 +61,8 @@ macro_rules! kinds {
 kinds! {
     /// An interface, by AF_XDP.
     "af_xdp" => AfXdp in af_xdp,
+    /// An interface that keeps its traffic, by a packet socket.
+    "af_packet" => AfPacket in af_packet,
     /// A TAP device that is made for it.
     "tap" => Tap in tap,
     /// A capture file.
@@ -69,7 +72,7 @@ kinds! {
 }
 
 /// Kinds that the design names and this build does not have.
-const LATER_KINDS: &[&str] = &["veth", "af_packet", "vm", "nat"];
+const LATER_KINDS: &[&str] = &["veth", "vm", "nat"];
 
 /// Reads the keys of a kind from the table of the port with this name. `None` when something is wrong,
 /// which the table has been told.

@@ -3,6 +3,7 @@
 //! A worker owns its ports and calls them in turn. A port never waits: it takes what is there, stages
 //! what fits, counts what does not, and says with [`Port::wait`] when it wants to be called again.
 
+pub mod af_packet;
 pub mod af_xdp;
 pub mod pcap;
 pub mod tap;

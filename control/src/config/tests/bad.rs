@@ -226,7 +226,7 @@ fn sources() {
                     "dp.toml:2:8",
                     &[
                         "\"veth\" is not built yet",
-                        "it can be \"af_xdp\", \"tap\",",
+                        "it can be \"af_xdp\", ",
                     ],
                 )],
             ),
@@ -250,13 +250,6 @@ fn sources() {
                 "",
                 2,
                 &[("dp.toml:2:8", &["\"nat\" is not built yet"])],
-            ),
-            (
-                "af_packet",
-                "[ports.p]\nkind = 'af_packet'",
-                "",
-                2,
-                &[("dp.toml:2:8", &["\"af_packet\" is not built yet"])],
             ),
             (
                 "a key, counted in characters",

@@ -26,6 +26,7 @@ pub(super) fn link(name: &str, index: u32, queues: u32) -> Link {
     Link {
         name: name.to_owned(),
         index,
+        hardware: 1,
         up: true,
         mtu: 1500,
         driver: "ixgbe".to_owned(),

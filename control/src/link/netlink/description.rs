@@ -40,6 +40,8 @@ pub struct Link {
     pub ifindex: u32,
     /// Unique in its namespace; may change.
     pub name: String,
+    /// What its frames begin with: an `ARPHRD_*` (include/uapi/linux/if_arp.h), 1 for Ethernet.
+    pub hardware: u16,
     /// IFF_UP: somebody wants it up.
     pub admin_up: bool,
     /// IFF_UP and IFF_RUNNING: it can carry frames.
@@ -71,6 +73,7 @@ impl Link {
         let mut link = Self {
             ifindex: message.header.index,
             name: String::new(),
+            hardware: u16::from(message.header.link_layer_type),
             admin_up: flags.contains(LinkFlags::Up),
             up: flags.contains(LinkFlags::Up | LinkFlags::Running),
             noarp: flags.contains(LinkFlags::Noarp),

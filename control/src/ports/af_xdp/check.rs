@@ -72,7 +72,7 @@ pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
             (None, _) => "the default route".to_owned(),
         };
         let message = format!(
-            "{name} has {what}, and the host would no longer get its frames; set force = true to take it all the same (kind = \"af_packet\", which leaves the host its traffic, is not built yet)"
+            "{name} has {what}, and the host would no longer get its frames; take kind = \"af_packet\", which leaves the host its traffic, or set force = true to take it all the same"
         );
         site.refuse(at, message);
     }

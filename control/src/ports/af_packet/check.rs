@@ -1,0 +1,89 @@
+//! An interface against the machine: is it there, up, and are its frames Ethernet's.
+
+use dataplane::port::af_packet::filter::{ETHERNET, LOOPBACK};
+
+use super::AfPacket;
+use crate::{
+    config::{Site, hint},
+    ports::{Found, interface::within},
+};
+
+/// Finds the interface, and says what stands against listening there.
+pub(super) fn inspect(packet: &AfPacket, site: &mut Site<'_>) -> Found {
+    let netns = packet.netns.as_ref();
+    let Some(name) = packet.interface() else {
+        if *packet.promiscuous {
+            site.wrong(
+                packet.promiscuous.at,
+                "promiscuous is for one interface, and interface = \"any\" names none; name it, or set promiscuous = false"
+                    .to_owned(),
+            );
+        }
+        // That the namespace is there.
+        site.links(netns);
+        return Found::default();
+    };
+    let Some(links) = site.links(netns) else {
+        return Found::default();
+    };
+    let Some(link) = links.iter().find(|link| link.name == name).cloned() else {
+        let near = hint(
+            name,
+            links.iter().map(|link| link.name.as_str()),
+            "interface",
+        );
+        let place = match netns {
+            Some(netns) => format!(" in namespace {:?}", **netns),
+            None => String::new(),
+        };
+        site.refuse(
+            packet.interface.at,
+            format!("interface {name:?} does not exist{place}{near}"),
+        );
+        return Found::default();
+    };
+    if !link.up {
+        site.refuse(
+            packet.interface.at,
+            format!(
+                "{name} is down; run: {}ip link set {name} up",
+                within(netns)
+            ),
+        );
+    }
+    if let Some(fault) = no_ethernet(name, link.hardware) {
+        site.refuse(packet.interface.at, fault);
+    }
+    Found {
+        queues: Vec::new(),
+        link: Some(link),
+        ..Found::default()
+    }
+}
+
+/// Why an interface of this hardware type (ARPHRD_*) will not do; `None` when it will.
+pub(super) fn no_ethernet(name: &str, hardware: u16) -> Option<String> {
+    (!matches!(hardware, ETHERNET | LOOPBACK)).then(|| {
+        format!(
+            "{name} has no Ethernet frames (its link type is {hardware}, as a tun, a tunnel or a point-to-point link has one of its own); listen on the interface below it"
+        )
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ethernet_and_what_looks_like_it() {
+        for (hardware, will_do) in [
+            (1, true),
+            (772, true),
+            (65_534, false),
+            (512, false),
+            (0, false),
+        ] {
+            assert_eq!(no_ethernet("x0", hardware).is_none(), will_do, "{hardware}");
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! `kind = "af_packet"`: copies of the frames of an interface that keeps its traffic, or of all of a
+//! namespace. Here are the settings; `check` sets them against the machine, `device` opens the sockets.
+
+mod check;
+mod device;
+
+use std::fmt;
+
+use caps::Capability;
+use serde::{Serialize, Serializer};
+
+use super::{
+    Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
+    interface::{interface_name, netns_name},
+};
+use crate::{
+    config::{At, Link, Plan, PlannedPort, Reader, Site, Value, choice},
+    daemon::StartError,
+};
+
+/// A packet socket.
+const PRIVILEGES: &[Capability] = &[Capability::CAP_NET_RAW];
+
+/// What stands for all interfaces.
+const ANY: &str = "any";
+
+/// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
+const HEADERS: u32 = 14 + 8;
+
+/// The MTU of Ethernet, in bytes.
+const ETHERNET_MTU: u32 = 1500;
+
+/// The MTU of the loopback interface, which is the largest there is (drivers/net/loopback.c).
+const LARGEST_MTU: u64 = 65_536;
+
+/// The settings of a port.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct AfPacket {
+    /// The interface, or `any`.
+    pub interface: At<String>,
+    /// Its network namespace; `None` is the daemon's own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub netns: Option<At<String>>,
+    /// Whether the interface is to take frames that are for others.
+    pub promiscuous: At<bool>,
+    /// Which frames.
+    pub direction: Direction,
+    /// What is done about checksums that the host left to the hardware.
+    pub checksums: Checksums,
+    /// The longest frame, without its Ethernet header, in bytes; `None` is what the interface has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mtu: Option<At<u32>>,
+    /// How much the kernel keeps for a worker that is busy.
+    pub buffer: Buffer,
+}
+
+choice! {
+    /// Which frames of an interface.
+    Direction {
+        /// Those that the host receives, and those that it sends.
+        #[default]
+        Both = "both",
+        /// Those that it receives.
+        In = "in",
+    }
+}
+
+choice! {
+    /// What is done about checksums that the host left to the hardware.
+    Checksums {
+        /// Those whose field holds the sum of the pseudo-header are finished.
+        #[default]
+        Auto = "auto",
+        /// Nobody looks.
+        Trust = "trust",
+    }
+}
+
+/// Memory for the frames that wait in the kernel, for each worker, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Buffer(u32);
+
+impl Buffer {
+    /// Units in bytes, the largest first.
+    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
+
+    fn read(value: &Value<'_, '_>) -> Option<Self> {
+        let text = value.string()?;
+        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = text.split_at(digits);
+        let unit = Self::UNITS.iter().find(|(name, _)| *name == unit);
+        let bytes = unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
+        match bytes {
+            Some(bytes) if (256 << 10..=1 << 30).contains(&bytes) => Some(Self(bytes as u32)),
+            _ => {
+                value.error(format!(
+                    "must be a size from \"256KiB\" to \"1GiB\", such as \"16MiB\", not {text:?}"
+                ));
+                None
+            }
+        }
+    }
+}
+
+impl Default for Buffer {
+    /// Some 60 ms of a million short frames a second, or 13 ms of 10 Gbit/s.
+    fn default() -> Self {
+        Self(16 << 20)
+    }
+}
+
+impl fmt::Display for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = u64::from(self.0);
+        let whole = |(_, unit): &&(&str, u64)| bytes.is_multiple_of(*unit);
+        match Self::UNITS.iter().find(whole) {
+            Some((name, unit)) => write!(f, "{}{name}", bytes / unit),
+            None => write!(f, "{bytes}"),
+        }
+    }
+}
+
+impl Serialize for Buffer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl AfPacket {
+    /// Reads the keys of the kind.
+    pub(super) fn read(table: &mut Reader<'_, '_>, port: &At<String>) -> Option<Self> {
+        let interface = table.need("interface", "\"eth0\"", |v| interface_name(&v));
+        let netns = table.take_at("netns", |v| netns_name(&v));
+        let promiscuous = table.take_at("promiscuous", |v| v.boolean());
+        let direction = table.take("direction", |v| v.choice(Direction::ALL, &[]));
+        let checksums = table.take("checksums", |v| v.choice(Checksums::ALL, &[]));
+        let mtu = table.take_at("mtu", |v| v.integer(68..=LARGEST_MTU).map(|mtu| mtu as u32));
+        let buffer = table.take("buffer", |v| Buffer::read(&v));
+        Some(Self {
+            interface: interface?,
+            netns,
+            promiscuous: promiscuous.unwrap_or(At {
+                value: false,
+                at: port.at,
+            }),
+            direction: direction.unwrap_or_default(),
+            checksums: checksums.unwrap_or_default(),
+            mtu,
+            buffer: buffer.unwrap_or_default(),
+        })
+    }
+
+    /// The interface's name; `None` is all of them.
+    fn interface(&self) -> Option<&str> {
+        Some(self.interface.as_str()).filter(|name| *name != ANY)
+    }
+
+    /// The longest frame without its Ethernet header, in bytes.
+    fn mtu(&self, link: Option<&Link>) -> u32 {
+        match (&self.mtu, link) {
+            (Some(mtu), _) => mtu.value,
+            (None, Some(link)) => link.mtu.clamp(ETHERNET_MTU, LARGEST_MTU as u32),
+            (None, None) => ETHERNET_MTU,
+        }
+    }
+}
+
+impl Kind for AfPacket {
+    fn placement(&self) -> Placement<'_> {
+        Placement::Spread
+    }
+
+    fn privileges(&self) -> Privileges {
+        Privileges {
+            start: PRIVILEGES,
+            // An interface may go away and come back; all of them do not.
+            reopen: match self.interface() {
+                Some(_) => PRIVILEGES,
+                None => &[],
+            },
+        }
+    }
+
+    fn refuses(&self, role: Role, _name: &str) -> Option<String> {
+        (role == Role::Sink).then(|| {
+            "is a source only; to send on an interface, make it a port of kind \"af_xdp\""
+                .to_owned()
+        })
+    }
+
+    fn observes(&self) -> Option<&At<String>> {
+        self.interface().map(|_| &self.interface)
+    }
+
+    fn netns(&self) -> Option<&At<String>> {
+        self.netns.as_ref()
+    }
+
+    fn largest_frame_on(&self, link: Option<&Link>) -> Option<LargestFrame> {
+        let mtu = self.mtu(link);
+        Some(LargestFrame {
+            bytes: mtu + HEADERS,
+            key: "mtu",
+            value: mtu,
+            at: self.mtu.as_ref().map_or(self.interface.at, |mtu| mtu.at),
+        })
+    }
+
+    fn unfinished_checksums(&self) -> bool {
+        self.checksums == Checksums::Auto
+    }
+
+    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
+        check::inspect(self, site)
+    }
+
+    fn describe(&self, port: &PlannedPort) -> String {
+        let mut text = match self.interface() {
+            Some(name) => format!("af_packet on {name}"),
+            None => "af_packet on all interfaces".to_owned(),
+        };
+        if let Some(netns) = &self.netns {
+            text += &format!(" in namespace {}", **netns);
+        }
+        text += match self.direction {
+            Direction::Both => ", both directions",
+            Direction::In => ", incoming only",
+        };
+        if *self.promiscuous {
+            text += ", promiscuous";
+        }
+        text += &format!(
+            ", mtu {}, checksums {}, buffer {}",
+            self.mtu(port.link.as_ref()),
+            self.checksums,
+            self.buffer
+        );
+        if port.queues.len() > 1 {
+            text += &format!(" for each of {} workers, by flow", port.queues.len());
+        }
+        if let Some(link) = port.link.as_ref().filter(|link| !link.driver.is_empty()) {
+            text += &format!(" ({})", link.driver);
+        }
+        text
+    }
+
+    fn make(&self, port: &PlannedPort, plan: &Plan) -> Result<Box<dyn Device>, StartError> {
+        Ok(Box::new(device::PacketDevice::make(port, self, plan)?))
+    }
+}
