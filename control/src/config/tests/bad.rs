@@ -224,10 +224,7 @@ fn sources() {
                 2,
                 &[(
                     "dp.toml:2:8",
-                    &[
-                        "\"veth\" is not built yet",
-                        "it can be \"af_xdp\", ",
-                    ],
+                    &["\"veth\" is not built yet", "it can be \"af_xdp\", "],
                 )],
             ),
             (

@@ -11,6 +11,8 @@
 pub mod filter;
 mod open;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 use std::{
     cell::Cell,

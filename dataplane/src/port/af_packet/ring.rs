@@ -131,13 +131,13 @@ impl Ring {
         unsafe { std::slice::from_raw_parts(self.base.as_ptr().add(at), self.block) }
     }
 
-    /// Whether there is a frame to be read.
+    /// Whether there is something to be read.
     #[inline]
-    pub fn readable(&self) -> bool {
+    pub fn readable(&mut self) -> bool {
+        self.release();
         // Acquire: what the kernel has written before it handed the block over is seen
         // (prb_close_block, smp_wmb).
-        self.left > 0
-            || (!self.held && self.status().load(Ordering::Acquire) & libc::TP_STATUS_USER != 0)
+        self.held || self.status().load(Ordering::Acquire) & libc::TP_STATUS_USER != 0
     }
 
     /// How often the whole ring was read.
@@ -149,9 +149,6 @@ impl Ring {
     #[inline]
     pub fn next(&mut self) -> Next<'_> {
         while self.left == 0 {
-            if self.held {
-                self.give_back();
-            }
             if !self.readable() {
                 return Next::Nothing;
             }
