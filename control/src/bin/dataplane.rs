@@ -1,20 +1,17 @@
 //! The daemon: reads a configuration, plans, starts, runs.
 
 use std::{
-    fs::{File, OpenOptions},
     io::{self, Write},
-    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
 use control::{
-    cli::Cli,
+    cli::dataplane::Cli,
     config::{self, ConfigError, Plan, SystemMachine},
-    daemon::{self, Daemon, End, Options, StartError, exit},
+    daemon::{self, Daemon, End, Options, StartError, Summary, exit},
     log,
-    stats::Stats,
 };
 
 /// How long the end waits for whoever reads the log.
@@ -38,7 +35,6 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
     }
     let signals = daemon::hold_signals()?;
     log::start();
-    // Opened before privileges go, so that a path that cannot be written fails now and not at the end.
     let summary = cli.summary.as_deref().map(Summary::open).transpose()?;
     if !cli.quiet {
         log::text(plan.to_string());
@@ -77,53 +73,5 @@ fn print(text: &str) -> Result<u8, StartError> {
             message: format!("cannot write to standard output: {e}"),
         }),
         _ => Ok(exit::DONE),
-    }
-}
-
-/// Where the last counters go. What an earlier run left there stays until these are written.
-struct Summary {
-    path: PathBuf,
-    file: File,
-}
-
-impl Summary {
-    fn open(path: &Path) -> Result<Self, StartError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
-        Ok(Self {
-            path: path.to_owned(),
-            file: file.map_err(|e| StartError {
-                code: exit::CONFIG,
-                message: format!(
-                    "--summary {}: {e}; name a file in a folder that is there and can be written",
-                    path.display()
-                ),
-            })?,
-        })
-    }
-
-    fn write(mut self, stats: &Stats) -> Result<(), StartError> {
-        let mut text = serde_json::to_string_pretty(stats).map_err(|e| self.failed(&e))?;
-        text.push('\n');
-        // A pipe or a terminal has no length to cut.
-        let cut = match self.file.metadata() {
-            Ok(metadata) if metadata.is_file() => self.file.set_len(0),
-            _ => Ok(()),
-        };
-        cut.and_then(|()| self.file.write_all(text.as_bytes()))
-            .map_err(|e| self.failed(&e))
-    }
-
-    fn failed(&self, error: &dyn std::fmt::Display) -> StartError {
-        StartError {
-            code: exit::FAILED,
-            message: format!(
-                "--summary {} could not be written: {error}; the counters are above",
-                self.path.display()
-            ),
-        }
     }
 }

@@ -10,6 +10,7 @@ mod links;
 mod policies;
 mod service;
 mod startup;
+mod summary;
 
 use std::{
     collections::BTreeSet,
@@ -40,6 +41,7 @@ use self::policies::Policies;
 pub use self::{
     error::{StartError, exit},
     startup::Options,
+    summary::Summary,
 };
 use crate::{
     api::server::Server,
