@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod kernel;
 pub mod link;
 pub mod log;
+pub mod oneline;
 pub mod ports;
 pub mod privilege;
 pub mod stats;

@@ -1,23 +1,30 @@
 //! The daemon: reads a configuration, plans, starts, runs.
 
 use std::{
+    env,
     io::{self, Write},
+    path::Path,
     process::ExitCode,
     time::Duration,
 };
 
 use clap::Parser;
 use control::{
-    cli::dataplane::Cli,
-    config::{self, ConfigError, Plan, SystemMachine},
+    cli::dataplane::{Cli, USAGE},
+    config::{self, Config, ConfigError, Plan, SystemMachine},
     daemon::{self, Daemon, End, Options, StartError, Summary, exit},
     log,
+    oneline::OneLine,
 };
 
 /// How long the end waits for whoever reads the log.
 const LAST_WORDS: Duration = Duration::from_millis(50);
 
 fn main() -> ExitCode {
+    if env::args_os().len() < 2 {
+        log::text(USAGE.to_owned());
+        return ExitCode::from(exit::CONFIG);
+    }
     let cli = Cli::parse();
     let code = run(&cli).unwrap_or_else(|e| {
         log::line(&e.message);
@@ -28,8 +35,25 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> Result<u8, StartError> {
-    let config = config::load(&cli.config).map_err(refused)?;
-    let plan = Plan::new(&config, &cli.overrides(), &SystemMachine).map_err(refused)?;
+    let line = OneLine::new(cli, &SystemMachine).map_err(refused)?;
+    let mut config = match (&line, &cli.config) {
+        (Some(line), _) => line.config(),
+        (None, file) => config::load(file.as_deref().unwrap_or(Path::new(""))),
+    }
+    .map_err(refused)?;
+    cli.apply(&mut config);
+    if cli.print_config {
+        return print(&as_file(&config, line)?);
+    }
+    let plan = Plan::new(&config, &cli.overrides(), &SystemMachine);
+    let mut plan = plan.map_err(|errors| {
+        refused(match &line {
+            Some(line) => line.blame(errors),
+            None => errors,
+        })
+    })?;
+    plan.notes
+        .extend(line.into_iter().flat_map(|line| line.notes));
     if cli.check {
         return print(&plan.to_string());
     }
@@ -53,6 +77,17 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
         }
     }
     Ok(code)
+}
+
+/// What would run, as a file: the one that was written from flags, else the user's own with its defaults.
+fn as_file(config: &Config, line: Option<OneLine>) -> Result<String, StartError> {
+    match line {
+        Some(line) => Ok(line.text),
+        None => config.to_toml().map_err(|e| StartError {
+            code: exit::FAILED,
+            message: format!("{}: cannot be written as TOML: {e}", config.file),
+        }),
+    }
 }
 
 /// All that is wrong, a line each, and the exit code that goes with it.

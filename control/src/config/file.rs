@@ -142,8 +142,7 @@ fn named<T>(
     };
     let mut all = Vec::new();
     for (name, table) in tables.tables() {
-        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
-        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(plain) {
+        if name.is_empty() || name.len() > LONGEST_NAME || !name.chars().all(is_plain) {
             table.error(format!(
                 "a name is 1 to {LONGEST_NAME} letters, digits, - and _, not {name:?}"
             ));
@@ -151,6 +150,11 @@ fn named<T>(
         all.extend(read(&name, table));
     }
     all
+}
+
+/// Whether the name of a port or a policy may have this letter.
+pub(crate) fn is_plain(letter: char) -> bool {
+    letter.is_ascii_alphanumeric() || letter == '_' || letter == '-'
 }
 
 fn default_engine() -> Engine {

@@ -19,7 +19,7 @@ mod show;
 mod spread;
 mod system;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod value;
 
 pub use cores::{CoreList, CoreListError};
@@ -35,4 +35,7 @@ pub use plan::{
 };
 pub use reader::At;
 pub use system::SystemMachine;
-pub(crate) use {choice::choice, error::hint, reader::Reader, value::Value};
+pub(crate) use {
+    choice::choice, error::hint, file::is_plain, reader::Reader, rules::Text as RuleText,
+    value::Value,
+};

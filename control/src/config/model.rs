@@ -19,12 +19,16 @@ pub struct Config {
     /// `[engine]`.
     pub engine: Engine,
     /// `[control]`.
+    #[serde(skip_serializing_if = "Control::is_default")]
     pub control: Control,
     /// `[ports.NAME]`, in the order of the file.
     #[serde(serialize_with = "ports_by_name")]
     pub ports: Vec<Port>,
     /// `[policies.NAME]`, in the order of the file.
-    #[serde(serialize_with = "policies_by_name")]
+    #[serde(
+        serialize_with = "policies_by_name",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub policies: Vec<Policy>,
     /// `[[pipelines]]`.
     pub pipelines: Vec<Pipeline>,
@@ -53,7 +57,9 @@ pub struct Engine {
     /// The workers' cores; `None` leaves the choice to the plan.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cores: Option<At<CoreList>>,
-    /// Slots of a region.
+    /// Slots of a region. Unless the file sets them, fewer will do where memory is short, so that a default
+    /// that was written out would say more than its absence.
+    #[serde(skip_serializing_if = "is_default")]
     pub slots: At<u32>,
     /// Bytes of a slot: 2048 or 4096.
     pub slot_size: u32,
@@ -108,6 +114,12 @@ pub struct Control {
     /// The group that may use it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub socket_group: Option<At<String>>,
+}
+
+impl Control {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// `[ports.NAME]`: a place that frames come from or go to.
@@ -211,6 +223,11 @@ impl Pipeline {
     pub fn position(&self) -> Position {
         self.at.at
     }
+}
+
+/// Whether a value stands nowhere in the file.
+fn is_default<T>(value: &At<T>) -> bool {
+    value.at == Position::default()
 }
 
 fn ports_by_name<S: Serializer>(ports: &[Port], serializer: S) -> Result<S::Ok, S::Error> {

@@ -24,7 +24,7 @@ pub(super) fn interface_name(value: &Value<'_, '_>) -> Option<String> {
 }
 
 /// What the kernel has against a name for an interface (dev_valid_name in net/core/dev.c).
-pub(super) fn interface_fault(name: &str) -> Option<String> {
+pub(crate) fn interface_fault(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("is empty; name an interface".to_owned());
     }

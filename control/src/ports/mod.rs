@@ -14,7 +14,7 @@ pub mod tap;
 pub mod vxlan;
 
 pub use device::{Device, Listened, Turn};
-pub(crate) use interface::more_queues;
+pub(crate) use interface::{interface_fault, more_queues};
 pub use kind::{Around, Found, Kind, LargestFrame, Listens, Occupied, Placement, Privileges, Role};
 
 use crate::config::{At, Port, Reader};

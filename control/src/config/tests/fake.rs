@@ -20,9 +20,9 @@ const LINKED: u32 = 18;
 /// veth pair `va`-`vb`, and what is wrong with the others stands in their names. Namespace `ids` holds
 /// `veth1` and `busy0`; `secret` may not be looked into.
 #[derive(Clone, Debug, Default)]
-pub(super) struct FakeMachine;
+pub(crate) struct FakeMachine;
 
-pub(super) fn link(name: &str, index: u32, queues: u32) -> Link {
+pub(crate) fn link(name: &str, index: u32, queues: u32) -> Link {
     Link {
         name: name.to_owned(),
         index,

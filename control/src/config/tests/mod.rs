@@ -2,7 +2,7 @@
 //! any text is answered.
 
 mod bad;
-mod fake;
+pub(crate) mod fake;
 mod good;
 mod random;
 

@@ -55,7 +55,6 @@ pub(super) fn inspect(packet: &AfPacket, site: &mut Site<'_>) -> Found {
         site.refuse(packet.interface.at, fault);
     }
     Found {
-        queues: Vec::new(),
         link: Some(link),
         ..Found::default()
     }

@@ -50,10 +50,7 @@ pub struct Tap {
     /// The device's MTU in bytes, without the Ethernet header, which a TUN device does not have.
     pub mtu: At<u32>,
     /// How long sources are held back until something listens.
-    #[serde(
-        skip_serializing_if = "Option::is_none",
-        serialize_with = "milliseconds"
-    )]
+    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "text")]
     pub wait_for_consumer: Option<Duration>,
     /// Whether the host is kept from answering what it hears; `None` is yes, unless a pipeline has the
     /// port as a source.
@@ -212,8 +209,11 @@ impl Kind for Tap {
     }
 }
 
-fn milliseconds<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+fn text<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     match time {
+        Some(time) if time.subsec_millis() == 0 => {
+            serializer.collect_str(&format_args!("{}s", time.as_secs()))
+        }
         Some(time) => serializer.collect_str(&format_args!("{}ms", time.as_millis())),
         None => serializer.serialize_none(),
     }
