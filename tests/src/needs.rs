@@ -11,6 +11,8 @@ pub enum Need {
     Root,
     /// A program in the search path.
     Tool(&'static str),
+    /// A program in the search path that only looks at text of ours: no tool of the trade.
+    Checker(&'static str),
     /// The folder of real captures, see [`captures`].
     Captures,
     /// Suricata of the 7 series.
@@ -26,7 +28,7 @@ impl Need {
     pub fn missing(self) -> Option<String> {
         match self {
             Self::Root => (!geteuid().is_root()).then(|| "needs root".to_owned()),
-            Self::Tool(name) => find(name)
+            Self::Tool(name) | Self::Checker(name) => find(name)
                 .is_none()
                 .then(|| format!("needs {name}, which is not installed")),
             Self::Captures => captures().err(),
@@ -57,6 +59,7 @@ impl Need {
         match self {
             Self::Root => "root",
             Self::Tool(_) | Self::Suricata7 => "tools",
+            Self::Checker(_) => "checkers",
             Self::Captures => "captures",
             Self::IoUring => "io_uring",
             Self::UserNamespaces => "userns",
@@ -74,7 +77,7 @@ impl Need {
 impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Tool(name) => f.write_str(name),
+            Self::Tool(name) | Self::Checker(name) => f.write_str(name),
             other => f.write_str(other.word()),
         }
     }
