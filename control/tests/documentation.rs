@@ -36,11 +36,19 @@ fn accepted(place: &str, text: &str) -> config::Config {
     })
 }
 
+/// The configurations among the examples.
+fn examples() -> Vec<PathBuf> {
+    let folder = fs::read_dir(repository().join("docs/examples")).unwrap();
+    folder
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|e| e == "toml"))
+        .collect()
+}
+
 #[test]
 fn examples_are_accepted() {
     let mut count = 0;
-    for entry in fs::read_dir(repository().join("docs/examples")).unwrap() {
-        let path = entry.unwrap().path();
+    for path in examples() {
         let text = fs::read_to_string(&path).unwrap();
         accepted(&path.display().to_string(), &text);
         count += 1;
@@ -50,8 +58,7 @@ fn examples_are_accepted() {
 
 #[test]
 fn examples_are_planned_but_for_what_this_machine_lacks() {
-    for entry in fs::read_dir(repository().join("docs/examples")).unwrap() {
-        let path = entry.unwrap().path();
+    for path in examples() {
         let config = config::load(&path).unwrap();
         let plan = config::Plan::new(
             &config,

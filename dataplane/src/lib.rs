@@ -13,6 +13,7 @@ compile_error!("dataplane runs on Linux only: use a Linux VM, Docker or WSL2");
 
 pub mod engine;
 pub mod frame;
+pub mod lc;
 pub mod packet;
 pub mod policy;
 pub mod port;

@@ -4,7 +4,7 @@
 //! for listeners: no address, no ARP, no IPv6, and where privilege allows an ingress drop, so that the host
 //! neither answers nor routes what it carries.
 
-use std::{fs, io, os::fd::OwnedFd};
+use std::os::fd::OwnedFd;
 
 use dataplane::port::tap::{
     Layer,
@@ -167,7 +167,7 @@ impl Tap {
         // Either of the two keeps IPv6 silent: without an address the kernel sends nothing. The file needs a
         // writable /proc/sys, which containers often lack.
         let by_netlink = netlink.set_no_ipv6_addresses(self.ifindex);
-        let by_file = in_netns(ns, || disable_ipv6(&self.name))?;
+        let by_file = in_netns(ns, || device::disable_ipv6(&self.name))?;
         if let (Err(netlink), Err(file)) = (&by_netlink, &by_file)
             && netlink.errno() != Some(libc::EAFNOSUPPORT)
         {
@@ -187,15 +187,6 @@ impl Tap {
             )),
         }
         Ok(())
-    }
-}
-
-/// `/proc/sys/net` shows the namespace of the thread that reads it.
-fn disable_ipv6(name: &str) -> io::Result<()> {
-    // No such file: the kernel has no IPv6, or the name contains a dot that is not a separator here.
-    match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        result => result,
     }
 }
 

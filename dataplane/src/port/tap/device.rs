@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io,
     os::fd::{AsRawFd, OwnedFd},
 };
@@ -181,6 +181,19 @@ fn attach(file: &File, name: &str, layer: Layer, exclusive: bool) -> io::Result<
     // request is declared with an int, as the kernel does, and takes the address in its place.
     unsafe { request::tunsetiff(file.as_raw_fd(), (&raw mut ifreq) as u64) }?;
     Ok(())
+}
+
+/// Has the host neither get nor ask for IPv6 addresses on an interface of the calling thread's namespace.
+///
+/// # Errors
+///
+/// When `/proc/sys` is not writable, as in many containers. A kernel without IPv6 is none.
+pub fn disable_ipv6(name: &str) -> io::Result<()> {
+    // No such file: the kernel has no IPv6, or the name contains a dot that is not a separator here.
+    match fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1") {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        result => result,
+    }
 }
 
 #[cfg(test)]

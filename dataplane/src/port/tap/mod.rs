@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// An Ethernet header: the kernel answers EINVAL to anything shorter.
-const SHORTEST: usize = 14;
+pub(crate) const SHORTEST: usize = 14;
 
 /// Reads that wait in the kernel; 64 do 30 % better than read(2), and stay in order.
 const PARKED: usize = 64;
