@@ -82,7 +82,11 @@ pub struct Engine {
 
 impl Engine {
     /// Starts a thread for each worker and waits until all are ready; none receives before
-    /// [`Engine::go`]. `settle` runs in each worker's thread, see [`Worker::start`].
+    /// [`Engine::go`].
+    ///
+    /// `settle` runs in each worker's thread once its ring is there and its memory registered, and before a port
+    /// starts a thread of its own: the place to give privileges up. A ring that a privileged thread made counts
+    /// no locked memory, not even what is registered later.
     pub fn start(
         specs: Vec<WorkerSpec>,
         settle: impl Fn() -> Result<(), String> + Send + Sync + 'static,

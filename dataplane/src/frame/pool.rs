@@ -143,7 +143,7 @@ impl Pool {
     }
 
     /// Marks a region whose port is gone: no slot of it is handed out any more.
-    pub fn retire(&mut self, id: RegionId) {
+    pub(crate) fn retire(&mut self, id: RegionId) {
         self.tracked_mut(id).retiring = true;
     }
 
@@ -158,7 +158,7 @@ impl Pool {
     }
 
     /// Whether a region waits to be collected.
-    pub fn is_retiring(&self) -> bool {
+    pub(crate) fn is_retiring(&self) -> bool {
         self.regions.iter().flatten().any(|r| r.retiring)
     }
 
@@ -173,14 +173,6 @@ impl Pool {
         &self.tracked(id).region
     }
 
-    /// Every region that is in the pool.
-    pub fn regions(&self) -> impl Iterator<Item = (RegionId, &Region)> {
-        self.regions
-            .iter()
-            .enumerate()
-            .filter_map(|(i, r)| Some((RegionId(i as u8), &r.as_ref()?.region)))
-    }
-
     /// How the slots of a region stand.
     pub fn count(&self, id: RegionId) -> PoolCount {
         self.tracked(id).count()
@@ -188,7 +180,7 @@ impl Pool {
 
     /// Slots of a region that are free.
     #[inline]
-    pub fn free_slots(&self, id: RegionId) -> usize {
+    pub(crate) fn free_slots(&self, id: RegionId) -> usize {
         self.tracked(id).free.len()
     }
 
@@ -279,7 +271,7 @@ impl Pool {
 
     /// Lends an empty frame's slot to the kernel, to be received into.
     #[inline]
-    pub fn lend(&mut self, frame: Frame) -> SlotRef {
+    pub(crate) fn lend(&mut self, frame: Frame) -> SlotRef {
         let tracked = self.tracked_mut(frame.region);
         let slot = &mut tracked.slots[frame.slot as usize];
         assert!(slot.state == State::Held);
@@ -317,7 +309,7 @@ impl Pool {
 
     /// Frees every slot of a region that is lent: its socket is closed and the kernel has let go.
     /// Returns how many there were.
-    pub fn reclaim_lent(&mut self, id: RegionId) -> usize {
+    pub(crate) fn reclaim_lent(&mut self, id: RegionId) -> usize {
         let tracked = self.tracked_mut(id);
         let mut reclaimed = 0;
         for (number, slot) in tracked.slots.iter_mut().enumerate() {
@@ -375,7 +367,7 @@ impl Pool {
     /// Puts `n` bytes before the frame's first, from the room that the slot has there; what is in them is not
     /// defined until they are written. `false`, and nothing changes, when there is less room.
     #[inline]
-    pub fn grow_front(&mut self, frame: &mut Frame, n: usize) -> bool {
+    pub(crate) fn grow_front(&mut self, frame: &mut Frame, n: usize) -> bool {
         if n > frame.offset as usize {
             return false;
         }
@@ -386,7 +378,7 @@ impl Pool {
 
     /// Asks the processor for the frame's first cache line.
     #[inline]
-    pub fn prefetch(&self, frame: &Frame) {
+    pub(crate) fn prefetch(&self, frame: &Frame) {
         self.region(frame.region)
             .prefetch(frame.slot, frame.offset as usize, 1);
     }
@@ -412,7 +404,7 @@ impl Pool {
 
     /// Batches whose last write was completed since the last call.
     #[inline]
-    pub fn finished(&mut self) -> impl Iterator<Item = Finished> + '_ {
+    pub(crate) fn finished(&mut self) -> impl Iterator<Item = Finished> + '_ {
         self.marks.finished()
     }
 
@@ -455,7 +447,7 @@ impl Pool {
 
     /// The bytes of a share.
     #[inline]
-    pub fn staged_bytes(&self, staged: &Staged) -> &[u8] {
+    pub(crate) fn staged_bytes(&self, staged: &Staged) -> &[u8] {
         let tracked = self.tracked(staged.region);
         assert!(tracked.slots[staged.slot as usize].staged > 0);
         // SAFETY: the slot is on its way out: the kernel only reads it, and nothing hands out `&mut`
@@ -469,7 +461,7 @@ impl Pool {
 
     /// Where a share's bytes are, for a kernel operation.
     #[inline]
-    pub fn staged_address(&self, staged: &Staged) -> *const u8 {
+    pub(crate) fn staged_address(&self, staged: &Staged) -> *const u8 {
         self.region(staged.region)
             .address(staged.slot, staged.offset as usize)
     }
@@ -488,7 +480,7 @@ impl Pool {
     /// Copies a share's bytes into an empty frame, of this region or another. `false`, and the frame
     /// stays empty, when they do not fit behind its offset.
     #[inline]
-    pub fn copy(&mut self, from: &Staged, to: &mut Frame) -> bool {
+    pub(crate) fn copy(&mut self, from: &Staged, to: &mut Frame) -> bool {
         let (room, capacity) = self.room(to);
         if from.len() > capacity {
             return false;
@@ -520,7 +512,7 @@ impl Pool {
 
     /// Hands a share to the kernel.
     #[inline]
-    pub fn submit(&mut self, staged: Staged) -> SlotRef {
+    pub(crate) fn submit(&mut self, staged: Staged) -> SlotRef {
         let slot = self.out_mut(staged.region, staged.slot);
         slot.staged -= 1;
         slot.kernel += 1;

@@ -78,7 +78,7 @@ unsafe impl Send for Region {}
 
 impl Region {
     /// The size of the huge pages that regions are rounded to.
-    pub const HUGE_PAGE: usize = 2 << 20;
+    pub(crate) const HUGE_PAGE: usize = 2 << 20;
 
     /// Maps a region of the worker's own: for every source that is not AF_XDP.
     ///
@@ -131,7 +131,7 @@ impl Region {
     ///
     /// `base` must be valid for reads and writes of `slots * slot_size` bytes for as long as `owner`
     /// is not dropped, and nothing else in this process may touch those bytes.
-    pub unsafe fn from_raw(
+    pub(crate) unsafe fn from_raw(
         base: NonNull<u8>,
         slots: u32,
         slot_size: usize,
@@ -155,27 +155,27 @@ impl Region {
     }
 
     /// Bytes from one slot to the next.
-    pub fn slot_size(&self) -> usize {
+    pub(crate) fn slot_size(&self) -> usize {
         self.slot_size
     }
 
     /// Where a fresh frame begins within its slot; what stands before is room for headers.
-    pub fn headroom(&self) -> usize {
+    pub(crate) fn headroom(&self) -> usize {
         self.headroom
     }
 
     /// Bytes that a fresh frame can have.
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.slot_size - self.headroom
     }
 
     /// What the memory is.
-    pub fn backing(&self) -> Backing {
+    pub(crate) fn backing(&self) -> Backing {
         self.backing
     }
 
     /// The whole region, for registration with the kernel: address and length in bytes.
-    pub fn as_raw(&self) -> (*mut u8, usize) {
+    pub(crate) fn as_raw(&self) -> (*mut u8, usize) {
         (self.base.as_ptr(), self.slots as usize * self.slot_size)
     }
 

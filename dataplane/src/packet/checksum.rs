@@ -7,7 +7,7 @@ use super::routes::carries_other_address;
 /// Adds `bytes` to a running sum. A last odd byte counts as if a zero followed, so only the last piece
 /// of a checksum may have an odd length.
 #[inline]
-pub fn add(sum: u64, bytes: &[u8]) -> u64 {
+pub(crate) fn add(sum: u64, bytes: &[u8]) -> u64 {
     // Summed in the machine's byte order and swapped once (RFC 1071, section 2(B)). 32-bit words in a
     // 64-bit sum carry for 2^32 words without folding.
     let (words, rest) = bytes.as_chunks::<4>();
@@ -23,7 +23,7 @@ pub fn add(sum: u64, bytes: &[u8]) -> u64 {
 
 /// A running sum folded to 16 bits, end-around carries included. It is 0 only for a sum of 0.
 #[inline]
-pub fn fold(sum: u64) -> u16 {
+pub(crate) fn fold(sum: u64) -> u16 {
     let mut sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 32) + (sum & 0xffff_ffff);
     sum = (sum >> 16) + (sum & 0xffff);
@@ -34,20 +34,20 @@ pub fn fold(sum: u64) -> u16 {
 
 /// The checksum of `bytes`, whose checksum field is zero. Over bytes whose checksum is in place it is 0.
 #[inline]
-pub fn internet(bytes: &[u8]) -> u16 {
+pub(crate) fn internet(bytes: &[u8]) -> u16 {
     !fold(add(0, bytes))
 }
 
 /// The sum of the pseudo header of TCP and UDP over IPv4 (RFC 9293, section 3.1). `length` is that of
 /// the transport header and payload, in bytes.
 #[inline]
-pub fn pseudo_v4(src: u32, dst: u32, protocol: u8, length: u16) -> u64 {
+pub(crate) fn pseudo_v4(src: u32, dst: u32, protocol: u8, length: u16) -> u64 {
     u64::from(src) + u64::from(dst) + u64::from(protocol) + u64::from(length)
 }
 
 /// The sum of the pseudo header over IPv6 (RFC 8200, section 8.1), also that of ICMPv6.
 #[inline]
-pub fn pseudo_v6(src: u128, dst: u128, protocol: u8, length: u32) -> u64 {
+pub(crate) fn pseudo_v6(src: u128, dst: u128, protocol: u8, length: u32) -> u64 {
     let words = |address: u128| {
         let (high, low) = ((address >> 64) as u64, address as u64);
         (high >> 32) + (high & 0xffff_ffff) + (low >> 32) + (low & 0xffff_ffff)
@@ -57,7 +57,7 @@ pub fn pseudo_v6(src: u128, dst: u128, protocol: u8, length: u32) -> u64 {
 
 /// The checksum of a transport segment (checksum field zero) under a pseudo header's sum.
 #[inline]
-pub fn transport(pseudo: u64, segment: &[u8]) -> u16 {
+pub(crate) fn transport(pseudo: u64, segment: &[u8]) -> u16 {
     !fold(add(pseudo, segment))
 }
 

@@ -1,11 +1,12 @@
 //! Bytes to headers and back: total, allocation-free, bounded.
 //!
-//! [`parse()`] reads a frame's [`Headers`], [`checksum`] sums and finishes, [`build`] writes frames.
+//! [`parse()`] reads a frame's [`Headers`], [`finish_partial`] finishes a checksum that was left to hardware,
+//! [`build`] writes frames.
 
 #[cfg(test)]
 mod agreement;
 pub mod build;
-pub mod checksum;
+pub(crate) mod checksum;
 #[cfg(test)]
 mod described;
 mod headers;

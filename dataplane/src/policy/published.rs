@@ -121,7 +121,7 @@ impl Reader {
     /// The snapshot in force, for one batch; acknowledges its generation. Wait-free while the
     /// snapshot is unchanged; never frees one.
     #[inline]
-    pub fn load(&mut self) -> &Snapshot {
+    pub(crate) fn load(&mut self) -> &Snapshot {
         let snapshot = self.cache.load();
         let generation = snapshot.generation();
         if generation != self.seen {

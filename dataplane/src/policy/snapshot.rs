@@ -191,7 +191,7 @@ impl Snapshot {
     }
 
     /// Bytes that the tables take, without the rules as they were given.
-    pub fn memory_bytes(&self) -> usize {
+    pub(crate) fn memory_bytes(&self) -> usize {
         self.v4.memory_bytes() + self.v6.memory_bytes() + self.sets.memory_bytes()
     }
 }

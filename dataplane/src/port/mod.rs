@@ -31,7 +31,7 @@ pub struct PortIndex(pub u16);
 pub struct Place {
     /// Its index.
     pub index: PortIndex,
-    /// Counted up, modulo [`Tag::GENERATIONS`](crate::worker::ring::Tag::GENERATIONS), each time the index gets a new port.
+    /// Counted up, modulo the 4,096 that an operation can tell apart, each time the index gets a new port.
     pub generation: u16,
 }
 
@@ -117,7 +117,7 @@ impl Io {
 }
 
 /// How long writes that the kernel has are waited for when a worker stops, in nanoseconds.
-pub const KERNEL_DRAIN: u64 = 25_000_000;
+pub(crate) const KERNEL_DRAIN: u64 = 25_000_000;
 
 /// When a source wants to be called again. The worker takes the earliest of all its sources.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

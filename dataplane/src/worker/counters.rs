@@ -40,13 +40,6 @@ impl Drops {
             .map(|&reason| (reason, self.get(reason)))
             .filter(|&(_, n)| n > 0)
     }
-
-    /// Adds another worker's.
-    pub fn merge(&mut self, other: &Self) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
-        }
-    }
 }
 
 /// A port as a source.
@@ -103,7 +96,7 @@ impl TxCounters {
 
     /// Counts a frame that was not taken.
     #[inline]
-    pub fn drop(&mut self, reason: Reason) {
+    pub(crate) fn drop(&mut self, reason: Reason) {
         self.dropped.add(reason, 1);
     }
 

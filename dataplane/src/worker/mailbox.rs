@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// To a worker.
-pub enum Command {
+pub(crate) enum Command {
     /// Begin to receive.
     Go,
     /// End a port; it comes back as [`Message::Retired`].
@@ -38,7 +38,7 @@ pub enum Command {
 }
 
 /// From a worker.
-pub enum Message {
+pub(crate) enum Message {
     /// The report that was asked for.
     Report(Box<Report>),
     /// A port that was closed, to be dropped where it delays no frame.
@@ -57,7 +57,7 @@ pub enum Message {
 }
 
 /// The two queues of one worker.
-pub struct Mailbox {
+pub(crate) struct Mailbox {
     commands: ArrayQueue<Command>,
     messages: ArrayQueue<Message>,
     waker: Arc<Waker>,
@@ -67,7 +67,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// Empty queues. `notice` is written after each message.
-    pub fn new(waker: Arc<Waker>, notice: Arc<EventFd>) -> Self {
+    pub(crate) fn new(waker: Arc<Waker>, notice: Arc<EventFd>) -> Self {
         Self {
             commands: ArrayQueue::new(64),
             messages: ArrayQueue::new(256),
@@ -77,19 +77,19 @@ impl Mailbox {
     }
 
     /// Control's: sends a command. It comes back when the queue is full.
-    pub fn send(&self, command: Command) -> Result<(), Command> {
+    pub(crate) fn send(&self, command: Command) -> Result<(), Command> {
         self.commands.push(command)?;
         self.waker.wake();
         Ok(())
     }
 
     /// Control's: what wakes the worker.
-    pub fn waker(&self) -> Arc<Waker> {
+    pub(crate) fn waker(&self) -> Arc<Waker> {
         Arc::clone(&self.waker)
     }
 
     /// Control's: the oldest message.
-    pub fn receive(&self) -> Option<Message> {
+    pub(crate) fn receive(&self) -> Option<Message> {
         self.messages.pop()
     }
 

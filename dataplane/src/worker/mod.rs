@@ -5,7 +5,7 @@
 //! `rest` spins or sleeps.
 
 pub mod counters;
-pub mod mailbox;
+pub(crate) mod mailbox;
 mod obey;
 mod pipeline;
 pub mod report;
@@ -60,7 +60,7 @@ struct Source {
 }
 
 /// One worker, in its own thread.
-pub struct Worker {
+pub(crate) struct Worker {
     io: Io,
     ports: Vec<Option<Box<dyn Port>>>,
     generations: Vec<u16>,
@@ -89,7 +89,7 @@ pub struct Worker {
 }
 
 /// Nanoseconds of CLOCK_MONOTONIC.
-pub fn clock() -> u64 {
+pub(crate) fn clock() -> u64 {
     let now = nix::time::clock_gettime(nix::time::ClockId::CLOCK_MONOTONIC)
         .expect("CLOCK_MONOTONIC is always there");
     now.tv_sec() as u64 * 1_000_000_000 + now.tv_nsec() as u64
@@ -97,7 +97,7 @@ pub fn clock() -> u64 {
 
 impl Worker {
     /// Runs until told to stop, and answers with the last report.
-    pub fn run(mut self) -> Report {
+    pub(crate) fn run(mut self) -> Report {
         let mut worked = false;
         loop {
             let (before, worked_before) = (self.io.now, worked);

@@ -6,7 +6,7 @@ use super::counters::{KernelCounters, PipelineCounters, PortCounters};
 use crate::frame::PoolCount;
 
 /// The longest residence that is told apart, in nanoseconds.
-pub const LONGEST_RESIDENCE: u64 = 60_000_000_000;
+pub(crate) const LONGEST_RESIDENCE: u64 = 60_000_000_000;
 
 /// A histogram with the bounds of every worker's: two significant digits up to a minute. Fixed, so
 /// that recording and merging never allocate.
@@ -39,7 +39,7 @@ pub struct Report {
 
 impl Report {
     /// An empty report of the right shape, made by whoever asks for one.
-    pub fn blank(ports: usize, pipelines: usize) -> Self {
+    pub(crate) fn blank(ports: usize, pipelines: usize) -> Self {
         Self {
             ports: vec![PortCounters::default(); ports],
             kernel: vec![KernelCounters::default(); ports],

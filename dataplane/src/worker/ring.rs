@@ -150,7 +150,7 @@ impl Ring {
     }
 
     /// Registers a region under its identifier, so that reads and writes of its slots map no pages.
-    pub fn register(&mut self, id: RegionId, region: &Region) -> Result<(), RingError> {
+    pub(crate) fn register(&mut self, id: RegionId, region: &Region) -> Result<(), RingError> {
         let (base, bytes) = region.as_raw();
         match &mut self.0 {
             Inner::Kernel(ring) => {
@@ -182,7 +182,7 @@ impl Ring {
     }
 
     /// Takes a region's registration back.
-    pub fn unregister(&mut self, id: RegionId) -> io::Result<()> {
+    pub(crate) fn unregister(&mut self, id: RegionId) -> io::Result<()> {
         match &mut self.0 {
             Inner::Kernel(ring) => {
                 let nothing = libc::iovec {
@@ -278,13 +278,13 @@ impl Ring {
 
     /// Completes once `fd` is readable. `false` when the ring has no room.
     #[inline]
-    pub fn poll(&mut self, fd: BorrowedFd<'_>, op: Op, place: Place) -> bool {
+    pub(crate) fn poll(&mut self, fd: BorrowedFd<'_>, op: Op, place: Place) -> bool {
         let entry = opcode::PollAdd::new(types::Fd(fd.as_raw_fd()), libc::POLLIN as u32).build();
         self.push(entry, Tag::without_slot(op, place), 0, 0)
     }
 
     /// Cancels every operation on `fd`; each completes with ECANCELED or its own result.
-    pub fn cancel(&mut self, fd: BorrowedFd<'_>, place: Place) -> bool {
+    pub(crate) fn cancel(&mut self, fd: BorrowedFd<'_>, place: Place) -> bool {
         let all = types::CancelBuilder::fd(types::Fd(fd.as_raw_fd())).all();
         let entry = opcode::AsyncCancel2::new(all).build();
         self.push(entry, Tag::without_slot(Op::Cancel, place), 0, 0)
@@ -315,7 +315,7 @@ impl Ring {
 
     /// Hands everything pushed to the kernel and lets it run what it deferred, without waiting.
     #[inline]
-    pub fn submit(&mut self) -> io::Result<()> {
+    pub(crate) fn submit(&mut self) -> io::Result<()> {
         match &mut self.0 {
             Inner::Kernel(ring) => match ring.submit() {
                 Ok(_) => Ok(()),
@@ -339,7 +339,7 @@ impl Ring {
     }
 
     /// Sleeps until something completes, but not longer than `limit`.
-    pub fn sleep(&mut self, limit: Option<Duration>) -> io::Result<()> {
+    pub(crate) fn sleep(&mut self, limit: Option<Duration>) -> io::Result<()> {
         match &mut self.0 {
             Inner::Kernel(ring) => {
                 let slept = match limit {

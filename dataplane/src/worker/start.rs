@@ -24,7 +24,7 @@ impl Worker {
     /// `settle` runs once the ring is there and its memory is registered. A ring that a privileged
     /// thread made counts no locked memory (io_uring/io_uring.c, `io_uring_create`), not even what is
     /// registered later: the place to give privileges up, before a port starts a thread of its own.
-    pub fn start(
+    pub(crate) fn start(
         spec: WorkerSpec,
         mailbox: Arc<Mailbox>,
         waker: Arc<Waker>,

@@ -81,7 +81,7 @@ impl AfXdpPort<XskRings> {
 
 impl<R: Rings> AfXdpPort<R> {
     /// A port over any rings whose UMEM is `region`.
-    pub fn with_rings(rings: R, region: Region, options: AfXdpOptions) -> Self {
+    pub(crate) fn with_rings(rings: R, region: Region, options: AfXdpOptions) -> Self {
         let slots = region.slots() as usize;
         Self {
             rings,

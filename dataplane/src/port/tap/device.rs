@@ -16,7 +16,7 @@ use super::Layer;
 /// include/uapi/linux/if.h).
 pub const NAME_MAX: usize = libc::IFNAMSIZ - 1;
 /// MAX_TAP_QUEUES (drivers/net/tun.c).
-pub const QUEUES_MAX: usize = 256;
+pub(crate) const QUEUES_MAX: usize = 256;
 
 /// Where devices are made.
 const CLONE_DEVICE: &str = "/dev/net/tun";

@@ -37,7 +37,7 @@ pub struct Tag {
 
 impl Tag {
     /// Generations wrap at this.
-    pub const GENERATIONS: u16 = 1 << 12;
+    pub(crate) const GENERATIONS: u16 = 1 << 12;
 
     pub(super) fn new(op: Op, place: Place, slot: SlotRef) -> Self {
         Self {

@@ -129,10 +129,10 @@ pub struct LinkType(pub u32);
 
 impl LinkType {
     /// The one that is carried.
-    pub const ETHERNET: Self = Self(1);
+    pub(crate) const ETHERNET: Self = Self(1);
 
     /// The registry's name, where it is a common one.
-    pub const fn name(self) -> Option<&'static str> {
+    pub(crate) const fn name(self) -> Option<&'static str> {
         Some(match self.0 {
             0 => "NULL",
             1 => "ETHERNET",

@@ -15,7 +15,7 @@ pub enum Compression {
 
 impl Compression {
     /// The name of the program that makes it.
-    pub const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Compression::Gzip => "gzip",
             Compression::Zstd => "zstd",

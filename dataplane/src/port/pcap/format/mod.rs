@@ -40,7 +40,7 @@ pub struct Record<'a> {
 
 impl Record<'_> {
     /// Whether less was captured than was there.
-    pub fn is_cut(&self) -> bool {
+    pub(crate) fn is_cut(&self) -> bool {
         self.original as usize > self.data.len()
     }
 }
@@ -54,17 +54,6 @@ pub enum Format {
     PcapNanoseconds,
     /// pcapng.
     Pcapng,
-}
-
-impl Format {
-    /// The name that people know.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Format::PcapMicroseconds => "pcap",
-            Format::PcapNanoseconds => "pcap (ns)",
-            Format::Pcapng => "pcapng",
-        }
-    }
 }
 
 /// What stands in a record before its bytes.
@@ -174,7 +163,7 @@ impl<R: Read> CaptureReader<R> {
     }
 
     /// The compression, if any.
-    pub fn compression(&self) -> Option<Compression> {
+    pub(crate) fn compression(&self) -> Option<Compression> {
         self.input.stream().0
     }
 

@@ -93,7 +93,7 @@ pub struct OpenedCapture {
 
 impl OpenedCapture {
     /// The file's name for people; `-` is standard input.
-    pub fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         &self.path
     }
 

@@ -51,7 +51,7 @@ enum Rate {
 
 /// Tells when frames are due, in nanoseconds after the first.
 #[derive(Clone, Copy, Debug)]
-pub struct Pacer {
+pub(super) struct Pacer {
     rate: Rate,
     frames: u64,
     bits: u128,
@@ -59,7 +59,7 @@ pub struct Pacer {
 
 impl Pacer {
     /// A pacer at its first frame.
-    pub fn new(pace: Pace) -> Result<Self, PaceError> {
+    pub(super) fn new(pace: Pace) -> Result<Self, PaceError> {
         let millionths = |what, value: f64| {
             if (MIN_RATE..=MAX_RATE).contains(&value) {
                 Ok((value * 1e6).round() as u128)
@@ -83,7 +83,7 @@ impl Pacer {
 
     /// When the next frame is due, if it stands at `at` nanoseconds of the capture's [`Timeline`].
     #[inline]
-    pub fn due(&self, at: u64) -> u64 {
+    pub(crate) fn due(&self, at: u64) -> u64 {
         let due = match self.rate {
             Rate::Top => return 0,
             Rate::Original(speed) => u128::from(at) * MILLION / speed,
@@ -93,15 +93,9 @@ impl Pacer {
         u64::try_from(due).unwrap_or(u64::MAX)
     }
 
-    /// Whether frames are due as soon as they are there.
-    #[inline]
-    pub fn is_top(&self) -> bool {
-        matches!(self.rate, Rate::Top)
-    }
-
     /// Goes on to the next frame; this one had `bytes` bytes.
     #[inline]
-    pub fn advance(&mut self, bytes: usize) {
+    pub(crate) fn advance(&mut self, bytes: usize) {
         self.frames += 1;
         self.bits += bytes as u128 * 8;
     }
@@ -117,7 +111,7 @@ const GAP_WITHOUT_DURATION: u64 = 1_000_000;
 /// A pass begins after the end of the pass before it by the mean distance of that pass's frames, or by a
 /// millisecond when it has no duration.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Timeline {
+pub(super) struct Timeline {
     /// Where the pass begins.
     base: u64,
     /// The timestamp that stands there.
@@ -131,7 +125,7 @@ pub struct Timeline {
 impl Timeline {
     /// Places the next frame of the pass.
     #[inline]
-    pub fn place(&mut self, timestamp: Option<u64>) -> u64 {
+    pub(super) fn place(&mut self, timestamp: Option<u64>) -> u64 {
         self.frames += 1;
         if let Some(timestamp) = timestamp {
             let first = *self.first.get_or_insert(timestamp);
@@ -144,12 +138,12 @@ impl Timeline {
     /// When a frame of this pass was captured: its timestamp, in later passes moved on by the passes
     /// before. 0 when it has none.
     #[inline]
-    pub fn captured(&self, timestamp: Option<u64>) -> u64 {
+    pub(crate) fn captured(&self, timestamp: Option<u64>) -> u64 {
         timestamp.map_or(0, |timestamp| self.base.saturating_add(timestamp))
     }
 
     /// Ends the pass. Answers how many frames it had.
-    pub fn end_pass(&mut self) -> u64 {
+    pub(crate) fn end_pass(&mut self) -> u64 {
         let frames = self.frames;
         let gap = match (self.last - self.base, frames) {
             (0, _) | (_, 0..=1) => GAP_WITHOUT_DURATION,
