@@ -21,7 +21,9 @@ fn every_key_is_read() {
     let names: Vec<&str> = config.ports.iter().map(|port| port.name.as_str()).collect();
     assert_eq!(
         names,
-        ["uplink", "down", "sample", "slow", "lc0", "packets", "record"],
+        [
+            "uplink", "down", "sample", "slow", "lc0", "packets", "record"
+        ],
         "in the order of the file"
     );
     let PortKind::Tap(tap) = &config.port("lc0").expect("lc0").kind else {

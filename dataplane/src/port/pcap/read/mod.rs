@@ -5,14 +5,14 @@
 //! due. The file can wait: without a free slot nothing is lost, the frame is only late.
 
 mod open;
-pub mod pace;
+mod pace;
 mod reader;
 
 use std::fmt;
 
 pub use open::{OpenError, OpenedCapture, Options, open};
-pub use pace::Pace;
 use pace::Pacer;
+pub use pace::{Pace, PaceError};
 use reader::{Block, Message, Reader};
 
 use super::format;
