@@ -127,6 +127,26 @@ impl Daemon {
         Self::spawn_by(folder(), config, preamble, |program| Tool::new(program))
     }
 
+    /// Starts one without a configuration, with these flags, in a namespace.
+    pub fn spawn_flags(ns: &Netns, flags: &[&str]) -> Self {
+        let folder = folder();
+        let program = binary("dataplane");
+        let running = ns
+            .tool(program.to_str().expect("a path in UTF-8"))
+            .args(flags)
+            .args(if flags.contains(&"--cores") {
+                &[][..]
+            } else {
+                &["--cores", "0"]
+            })
+            .arg("--socket")
+            .arg(folder.path().join("control.sock"))
+            .arg("--summary")
+            .arg(folder.path().join("summary.json"))
+            .spawn();
+        Self { folder, running }
+    }
+
     fn spawn_by(
         folder: TempDir,
         config: &str,

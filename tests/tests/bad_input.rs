@@ -19,6 +19,9 @@ fn main() -> ExitCode {
     for case in CONFIGURATIONS.iter().chain(MACHINES) {
         theme.test(case.name, ROOT, || case.check());
     }
+    for flags in FLAGS {
+        theme.test(flags.name, ROOT, || flags.check());
+    }
     for damage in CAPTURES {
         theme.test(damage.name, ROOT, || damage.check());
     }
@@ -535,4 +538,176 @@ fn program_of_a_second_daemon() {
     bench.sender().send(&frames::mixed(10, 100));
     first.stats_when(LIMIT, |stats| daemon::port(stats, "lc0").tx.frames == 10);
     first.stop().explained();
+}
+
+/// Flags that are refused. `DIR` in them stands for a folder with `sample.pcap`; `up0` has no address,
+/// `host0` has one.
+struct Flags {
+    name: &'static str,
+    flags: &'static [&'static str],
+    code: i32,
+    /// With what the line begins that says why, after who speaks.
+    flag: &'static str,
+    fragments: &'static [&'static str],
+}
+
+const fn flags(
+    name: &'static str,
+    flags: &'static [&'static str],
+    code: i32,
+    flag: &'static str,
+    fragments: &'static [&'static str],
+) -> Flags {
+    Flags {
+        name,
+        flags,
+        code,
+        flag,
+        fragments,
+    }
+}
+
+const FLAGS: &[Flags] = &[
+    flags(
+        "flags_file_and_interface",
+        &["-r", "DIR/sample.pcap", "-i", "up0"],
+        2,
+        "error: ",
+        &["--read", "--interface", "cannot be used with"],
+    ),
+    flags(
+        "flags_beside_a_configuration",
+        &["--config", "dp.toml", "--to", "lc0"],
+        2,
+        "error: ",
+        &["--to", "--config", "cannot be used with"],
+    ),
+    flags(
+        "flags_unknown_pace",
+        &["-r", "DIR/sample.pcap", "--pace", "fast"],
+        2,
+        "error: ",
+        &["--pace", "\"fast\"", "10000pps"],
+    ),
+    flags(
+        "flags_pace_of_an_interface",
+        &["-i", "up0", "--pace", "top"],
+        2,
+        "error: ",
+        &["--pace", "--interface"],
+    ),
+    flags(
+        "flags_pace_out_of_range",
+        &["-r", "DIR/sample.pcap", "--pace", "0pps"],
+        2,
+        "--pace 0pps: ",
+        &["0.001"],
+    ),
+    flags(
+        "flags_rule_with_an_unknown_field",
+        &["-r", "DIR/sample.pcap", "--allow", "prot=tcp"],
+        2,
+        "error: ",
+        &["--allow", "\"prot\"", "did you mean \"proto\"?"],
+    ),
+    flags(
+        "flags_overlong_device",
+        &["-r", "DIR/sample.pcap", "--to", "averyverylongname"],
+        2,
+        "error: ",
+        &["--to", "17 bytes", ".pcap"],
+    ),
+    flags(
+        "flags_one_place_twice",
+        &["-r", "DIR/sample.pcap", "--to", "lc0", "--to", "lc0"],
+        2,
+        "--to lc0: ",
+        &["twice", "leave one out"],
+    ),
+    flags(
+        "flags_back_where_it_came_from",
+        &["-i", "up0", "--to", "up0"],
+        2,
+        "--to up0: ",
+        &["-i up0", "name another"],
+    ),
+    flags(
+        "flags_onto_what_is_read",
+        &["-r", "DIR/sample.pcap", "--to", "DIR/sample.pcap"],
+        2,
+        "--to ",
+        &["is read by -r ", "another file"],
+    ),
+    flags(
+        "flags_namespace_of_nothing",
+        &["-r", "DIR/sample.pcap", "--to", "-", "--netns", "ids"],
+        2,
+        "--netns ids: ",
+        &["leave it out"],
+    ),
+    flags(
+        "flags_missing_namespace",
+        &["-r", "DIR/sample.pcap", "--netns", "nowhere-dpt"],
+        3,
+        "--netns nowhere-dpt: ",
+        &["ip netns add nowhere-dpt"],
+    ),
+    flags(
+        "flags_missing_file",
+        &["-r", "DIR/nothing.pcap"],
+        2,
+        "-r ",
+        &["nothing.pcap", "does not exist"],
+    ),
+    flags(
+        "flags_missing_interface",
+        &["-i", "up1"],
+        3,
+        "-i up1: ",
+        &["\"up1\"", "did you mean \"up0\"?"],
+    ),
+    flags(
+        "flags_sink_with_an_address",
+        &["-r", "DIR/sample.pcap", "--to", "host0"],
+        3,
+        "--to host0: ",
+        &["10.9.8.7", "force = true", "--print-config"],
+    ),
+    flags(
+        "flags_offline_core",
+        &["-r", "DIR/sample.pcap", "--cores", "999"],
+        3,
+        "--cores: ",
+        &["core 999 is not online"],
+    ),
+];
+
+impl Flags {
+    fn check(&self) {
+        let bench = Bench::new();
+        bench.inside.veth("host0", &bench.outside, "host1");
+        bench.inside.address("host0", "10.9.8.7/24");
+        let folder = daemon::folder();
+        capture::write(&folder.path().join("sample.pcap"), &frames::mixed(10, 100));
+        let place = folder.path().display().to_string();
+        let flags: Vec<String> = self
+            .flags
+            .iter()
+            .map(|f| f.replace("DIR", &place))
+            .collect();
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+        let ended = Daemon::spawn_flags(&bench.inside, &flags).wait(LIMIT);
+        assert_eq!(ended.code, Some(self.code), "{}", ended.stderr);
+        let said = ended.stderr.lines().find(|line| {
+            let line = line.strip_prefix("dataplane: ").unwrap_or(line);
+            let all = |fragment: &&str| line.contains(fragment);
+            line.starts_with(self.flag) && self.fragments.iter().all(all)
+        });
+        assert!(said.is_some(), "no such line in\n{}", ended.stderr);
+        // Nobody has seen the configuration that the flags became.
+        for words in ["panicked", "ports.", "pipelines[", "(line"] {
+            assert!(!ended.stderr.contains(words), "{words} in {}", ended.stderr);
+        }
+        assert!(!bench.inside.has_link("lc0"), "{}", ended.stderr);
+    }
 }

@@ -157,7 +157,7 @@ fn comes_and_goes() {
         assert!(place.path(path).is_file(), "{path}");
     }
     succeeded(&place.install(&["--uninstall"]));
-    assert_eq!(place.content(), [PathBuf::new(); 0]);
+    assert_eq!(place.content(), Vec::<PathBuf>::new());
     let again = place.install(&["--uninstall"]);
     refused(&again, 3, &["nothing was installed", "--prefix"]);
 }
@@ -277,7 +277,7 @@ fn twice() {
     assert_eq!(place.content(), first);
     assert_eq!(fs::read_to_string(&manifest).expect("installed"), text);
     succeeded(&place.install(&["--uninstall"]));
-    assert_eq!(place.content(), [PathBuf::new(); 0]);
+    assert_eq!(place.content(), Vec::<PathBuf>::new());
 }
 
 fn changed() {
@@ -323,5 +323,5 @@ fn wrong_flags() {
     ] {
         refused(&place.install(arguments), code, fragments);
     }
-    assert_eq!(place.content(), [PathBuf::new(); 0]);
+    assert_eq!(place.content(), Vec::<PathBuf>::new());
 }

@@ -9,6 +9,9 @@ use crate::config::ConfigError;
 const KEYS: &str =
     "keys are set in a file: save what --print-config prints, and run that with --config";
 
+/// What a remedy says of the name of a device, and the flag that sets it.
+const NAME_OF_DEVICE: (&str, &str) = ("(name = \"…\")", "(--to NAME)");
+
 /// The flags as they were typed, by what they became.
 #[derive(Debug, Default)]
 pub(super) struct Blame {
@@ -36,11 +39,27 @@ impl Blame {
             error.file = self.flag(error, text);
             (error.line, error.column) = (0, 0);
             error.context.clear();
+            error.message = self.retold(&error.message);
             if error.message.contains(" = ") {
                 error.message = format!("{} ({KEYS})", error.message);
             }
         }
         errors
+    }
+
+    /// A message with flags in the place of ports and their lines: `port "file" (line 4)`.
+    fn retold(&self, message: &str) -> String {
+        let mut message = message.replace(NAME_OF_DEVICE.0, NAME_OF_DEVICE.1);
+        for (name, flag) in &self.ports {
+            let port = format!("port {name:?}");
+            while let Some(at) = message.find(&port) {
+                let rest = &message[at + port.len()..];
+                let line = rest.strip_prefix(" (line ").and_then(|rest| rest.find(')'));
+                let end = at + port.len() + line.map_or(0, |digits| " (line ".len() + digits + 1);
+                message.replace_range(at..end, flag);
+            }
+        }
+        message
     }
 
     fn flag(&self, error: &ConfigError, text: &str) -> String {
@@ -67,4 +86,27 @@ impl Blame {
 fn quoted(line: &str, column: usize) -> Option<&str> {
     let (at, _) = line.char_indices().nth(column.checked_sub(1)?)?;
     line[at..].strip_prefix('"')?.split('"').next()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_of_messages_are_flags() {
+        let mut blame = Blame::default();
+        blame.port("file", "-r a.pcap".to_owned());
+        blame.port("lc0", "--to lc0".to_owned());
+        for (message, retold) in [
+            (
+                "read by port \"file\" (line 4) already",
+                "read by -r a.pcap already",
+            ),
+            ("port \"lc0\" is port \"file\"", "--to lc0 is -r a.pcap"),
+            ("port \"lc1\" (line 4)", "port \"lc1\" (line 4)"),
+            ("port \"lc0\" (line", "--to lc0 (line"),
+        ] {
+            assert_eq!(blame.retold(message), retold);
+        }
+    }
 }

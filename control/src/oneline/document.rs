@@ -29,6 +29,12 @@ impl Document {
         self.engine.insert(key, value(text));
     }
 
+    /// Sets a key that the user did not, and says why.
+    pub(super) fn engine_explained(&mut self, key: &str, to: impl Into<Value>, why: &str) {
+        self.engine(key, to);
+        comment(&mut self.engine, key, why);
+    }
+
     pub(super) fn control(&mut self, key: &str, text: impl Into<Value>) {
         self.control.insert(key, value(text));
     }
@@ -96,7 +102,7 @@ impl Section {
 
     /// Says why the port is of its kind.
     pub(super) fn because(mut self, why: &str) -> Self {
-        self.comment("kind", why);
+        comment(&mut self.table, "kind", why);
         self
     }
 
@@ -107,7 +113,7 @@ impl Section {
     /// Sets a key that the user did not, and says why.
     pub(super) fn explained(&mut self, key: &str, to: impl Into<Value>, why: &str) {
         self.set(key, to);
-        self.comment(key, why);
+        comment(&mut self.table, key, why);
     }
 
     /// A rate, such as `{ pps = 1000 }`.
@@ -122,11 +128,11 @@ impl Section {
         }
         self
     }
+}
 
-    fn comment(&mut self, key: &str, text: &str) {
-        if let Some(mut key) = self.table.key_mut(key) {
-            key.leaf_decor_mut().set_prefix(format!("# {text}\n"));
-        }
+fn comment(table: &mut Table, key: &str, text: &str) {
+    if let Some(mut key) = table.key_mut(key) {
+        key.leaf_decor_mut().set_prefix(format!("# {text}\n"));
     }
 }
 

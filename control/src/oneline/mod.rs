@@ -77,6 +77,9 @@ impl OneLine {
             document.engine("cores", cores.to_string());
             blame.key("cores", "--cores");
         }
+        if let Some((slots, why)) = source.slots() {
+            document.engine_explained("slots", slots, why);
+        }
         if let Some(socket) = &cli.socket {
             document.control("socket", socket.as_str());
             blame.key("socket", format!("--socket {socket}"));

@@ -18,6 +18,14 @@ const WAIT: &str = "30s";
 /// The MTU of a device that a file is played to.
 const JUMBO: i64 = 9000;
 
+/// The largest MTU that a TAP device takes (drivers/net/tun.c).
+const LARGEST_MTU: u32 = 65_521;
+
+/// From this on, as on the loopback interface with 64 KiB, 8192 slots would be 128 MiB and more.
+const HUGE_MTU: u32 = 16 << 10;
+
+const FEW_SLOTS: i64 = 1024;
+
 /// What `-r` or `-i` names.
 #[derive(Debug)]
 pub(super) enum Source {
@@ -102,6 +110,17 @@ impl Source {
         }
     }
 
+    /// How many slots a region is to have, and why, if the usual number would be too many.
+    pub(super) fn slots(&self) -> Option<(i64, &'static str)> {
+        match self {
+            Self::Interface(link) if link.mtu > HUGE_MTU => Some((
+                FEW_SLOTS,
+                "fewer than usual, because each holds one of the interface's huge frames",
+            )),
+            _ => None,
+        }
+    }
+
     /// Sets what a device that is made for this source needs.
     pub(super) fn suit(&self, device: &mut Section) {
         match self {
@@ -112,10 +131,9 @@ impl Source {
                     "nothing is played until something listens there, or this time has passed";
                 device.explained("wait_for_consumer", WAIT, why);
             }
-            // Loopback has 64 KiB, which would make slots of that size: 512 MiB of them.
-            Self::Interface(link) if link.mtu > 1500 && link.driver != "loopback" => {
-                let mtu = i64::from(link.mtu).min(65_521);
-                device.explained("mtu", mtu, &format!("that of {}", link.name));
+            Self::Interface(link) if link.mtu > 1500 => {
+                let mtu = link.mtu.min(LARGEST_MTU);
+                device.explained("mtu", i64::from(mtu), &format!("that of {}", link.name));
             }
             Self::Interface(_) => {}
         }

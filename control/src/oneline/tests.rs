@@ -200,7 +200,8 @@ fn what_is_chosen() {
             &["kind = \"af_packet\"", "interface = \"addr0\""],
         ),
         (&["-i", "gw0"], &["kind = \"af_packet\""]),
-        (&["-i", "jumbo0"], &["mtu = 3000"]),
+        (&["-i", "jumbo0"], &["mtu = 3000", "!slots"]),
+        (&["-i", "lo"], &["mtu = 65521", "slots = 1024"]),
         (
             &["-i", "eth0", "--to", "eth0", "--netns", "ids"],
             &["[ports.eth0-2]", "name = \"eth0\""],
@@ -298,7 +299,7 @@ fn what_is_wrong_is_told_by_its_flag() {
             &["-r", "sample.pcapng", "--to", "taken"],
             3,
             "--to taken: ",
-            &["TAP device \"taken\"", "--print-config"],
+            &["device \"taken\" already", "(--to NAME)"],
         ),
         (
             &["-r", "sample.pcapng", "--to", "addr0"],

@@ -89,6 +89,12 @@ impl Machine for FakeMachine {
                     ..link("jumbo0", 11, 1)
                 },
                 Link {
+                    mtu: 65_536,
+                    driver: "loopback".to_owned(),
+                    addresses: vec!["127.0.0.1/8".to_owned()],
+                    ..link("lo", 1, 1)
+                },
+                Link {
                     driver: "tun".to_owned(),
                     ..link("taken", 12, 1)
                 },
