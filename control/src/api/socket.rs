@@ -37,7 +37,7 @@ pub enum SocketError {
     /// An ordinary user without a runtime directory.
     #[error(
         "no place for the control socket: XDG_RUNTIME_DIR is not set and /run/user/{uid} does not \
-         exist; name one with [control] socket = \"PATH\", or for dpctl with --socket PATH"
+         exist; name one with --socket PATH"
     )]
     NoDefault {
         /// The user.
@@ -46,7 +46,7 @@ pub enum SocketError {
     /// Another daemon listens there.
     #[error(
         "another dataplane is running (pid {pid}) and listens on {path}; stop it with dpctl stop, or \
-         give this one another [control] socket"
+         give this one another socket: --socket PATH"
     )]
     Taken {
         /// The socket.
@@ -55,7 +55,7 @@ pub enum SocketError {
         pid: String,
     },
     /// Something else has the name.
-    #[error("{path} exists and is no socket; remove it or choose another [control] socket")]
+    #[error("{path} exists and is no socket; remove it or choose another: --socket PATH")]
     NotASocket {
         /// What is in the way.
         path: PathBuf,
@@ -452,7 +452,7 @@ mod tests {
                 None,
                 format!("another dataplane is running (pid {})", getpid()),
             ),
-            (at("live"), None, "another [control] socket".to_owned()),
+            (at("live"), None, "--socket PATH".to_owned()),
             (at("file"), None, "is no socket; remove it".to_owned()),
             (at("link"), None, "is no socket; remove it".to_owned()),
             (at("datagram"), None, "cannot replace".to_owned()),

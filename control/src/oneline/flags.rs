@@ -7,6 +7,9 @@ use crate::ports;
 /// How the names of capture files end.
 const CAPTURES: &[&str] = &[".pcap", ".pcapng", ".cap"];
 
+/// The same in words.
+const ENDS: &str = "end in .pcap, .pcapng or .cap, or in .pcap.zst and the like";
+
 /// A value of `--to`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Target {
@@ -30,13 +33,23 @@ impl FromStr for Target {
         if text.contains('/') || CAPTURES.iter().any(|end| plain.ends_with(end)) {
             return Ok(Self::File(text.to_owned()));
         }
-        match ports::interface_fault(text) {
-            None => Ok(Self::Name(text.to_owned())),
-            Some(fault) => Err(format!(
-                "a name that {fault}; name an interface, a device to be made such as lc0, a capture file \
-                 (with a / or ending in .pcap, .pcapng or .cap), or - for standard output"
-            )),
+        // No device is meant by sample.pcap.gz.
+        let otherwise = |end: &&str| plain.contains(&format!("{end}."));
+        if CAPTURES.iter().any(otherwise) {
+            return Err(format!(
+                "{text:?} looks like a capture file, and those {ENDS}"
+            ));
         }
+        let fault = match text {
+            "" => "is empty".to_owned(),
+            _ => match ports::interface_fault(text) {
+                None => return Ok(Self::Name(text.to_owned())),
+                Some(fault) => fault,
+            },
+        };
+        Err(format!(
+            "{text:?} {fault}; name an interface, a device to be made such as lc0, capture files, whose names have a / or {ENDS}, or - for standard output"
+        ))
     }
 }
 
@@ -120,6 +133,10 @@ mod tests {
         for text in ["", ".", "..", "a b", "a:b", "sixteen-bytes-16"] {
             let message = text.parse::<Target>().expect_err(text);
             assert!(message.contains("such as lc0"), "{message}");
+        }
+        for text in ["a.pcap.gz", "a.cap.xz", "A.PCAPNG.1"] {
+            let message = text.parse::<Target>().expect_err(text);
+            assert!(message.contains("end in .pcap"), "{message}");
         }
     }
 
