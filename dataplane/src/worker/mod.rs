@@ -82,6 +82,8 @@ pub(crate) struct Worker {
     finished: bool,
     retiring: bool,
     waker_armed: bool,
+    /// Room for the time until which each port is waited for at the end.
+    deadlines: Vec<u64>,
     began: u64,
     last_work: u64,
     busy: u64,

@@ -121,11 +121,10 @@ impl Worker {
     pub(super) fn stop(mut self) -> Report {
         self.receiving = false;
         let began = clock();
-        let deadlines: Vec<u64> = self
-            .ports
-            .iter_mut()
-            .map(|port| port.as_mut().map_or(0, |p| began + p.drain(&mut self.io)))
-            .collect();
+        let mut deadlines = std::mem::take(&mut self.deadlines);
+        let ports = self.ports.iter_mut();
+        deadlines
+            .extend(ports.map(|port| port.as_mut().map_or(0, |p| began + p.drain(&mut self.io))));
         let unwritten = |(port, deadline): (&Option<Box<dyn Port>>, &u64), now| {
             now < *deadline && port.as_ref().is_some_and(|p| p.in_flight() > 0)
         };

@@ -120,6 +120,7 @@ impl Worker {
             finished: false,
             retiring: false,
             waker_armed: false,
+            deadlines: Vec::with_capacity(ports),
             began: now,
             last_work: now,
             busy: 0,
