@@ -177,6 +177,12 @@ fn judged() {
         to = ["lc0", "lc1"]
         "#,
     );
+    let lines = daemon.dpctl_ok(&["ports"]);
+    for (name, mode) in [("in0", "tun"), ("lc0", "-"), ("lc1", "tun")] {
+        let line = lines.lines().find(|line| line.starts_with(name));
+        let columns: Vec<_> = line.expect("a line").split_whitespace().collect();
+        assert_eq!(columns[4], mode, "{lines}");
+    }
     let (framed, bare) = (Listening::start(&ns, "lc0"), Listening::start(&ns, "lc1"));
     let allowed: Vec<_> = frames::mixed(200, 1514)
         .iter()

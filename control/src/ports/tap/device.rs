@@ -87,6 +87,14 @@ impl Device for TapDevice {
         std::mem::take(&mut self.tap.notes)
     }
 
+    /// Which sort of device it is, where that is not the kind's own.
+    fn mode(&self) -> String {
+        match self.layer {
+            Layer::Ethernet => String::new(),
+            Layer::Ip => "tun".to_owned(),
+        }
+    }
+
     fn listened(&self) -> Option<Listened<'_>> {
         Some(Listened {
             name: &self.tap.name,
