@@ -1,6 +1,8 @@
 //! What is refused: where it is said to stand, what is said, and the exit code.
 
 mod pcap;
+mod tun;
+mod vxlan;
 
 use super::{FakeMachine, plan};
 use crate::config::exit_code;

@@ -22,7 +22,7 @@ fn every_key_is_read() {
     assert_eq!(
         names,
         [
-            "uplink", "down", "sample", "slow", "lc0", "packets", "record"
+            "uplink", "down", "sample", "slow", "lc0", "packets", "record", "far"
         ],
         "in the order of the file"
     );
@@ -482,6 +482,7 @@ engine
   2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy
 note: port \"down\" (line 23) is in no pipeline; it is not opened
 note: port \"packets\" (line 52) is in no pipeline; it is not opened
+note: port \"far\" (line 57) is in no pipeline; it is not opened
 ";
     assert_eq!(plan, expected);
 }
@@ -499,5 +500,89 @@ fn a_tun() {
         "slots of 4096 bytes",
     ] {
         assert!(plan.contains(line), "{line:?} is not in\n{plan}");
+    }
+}
+
+/// What a VXLAN port looks like in the plan, and what is said of frames that the outer headers make too
+/// long.
+#[test]
+fn vxlan_ports() {
+    const IN: &str = "\n[ports.in0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['in0']\nto = ['net']";
+    const OUT: &str = "\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['net']\nto = ['lc0']";
+    const ETH: &str = "\n[ports.e]\nkind = 'af_xdp'\ninterface = 'eth0'\n[[pipelines]]\nfrom = ['e']\nto = ['net']";
+    const FILE: &str =
+        "\n[ports.f]\nkind = 'pcap'\npath = 'b.pcap'\n[[pipelines]]\nfrom = ['f']\nto = ['net']";
+    let cases: &[(&str, &str, &[&str], &[&str])] = &[
+        (
+            "remote = '192.0.2.1'",
+            IN,
+            &["vxlan 7 with 192.0.2.1 port 4789, mtu 1500, ttl 64, dscp 0 (path mtu 1500)"],
+            &[
+                "frames of port \"in0\" (mtu 1500) take 50 bytes more on the way to 192.0.2.1, whose mtu is 1500",
+                "more than 1450 bytes and an Ethernet header are sent in fragments",
+                "make the way's mtu 1550",
+                "(mtu = 1450 in [ports.in0])",
+            ],
+        ),
+        (
+            "remote = '2001:db8::1'\ndont_fragment = true",
+            ETH,
+            &["not to be fragmented (path mtu 1500)"],
+            &[
+                "frames of port \"e\" (mtu 1500) take 70 bytes more",
+                "more than 1430 bytes and an Ethernet header are dropped as too_long",
+                "make the way's mtu 1570",
+                "(ip link set eth0 mtu 1430)",
+            ],
+        ),
+        // The way is wide enough, and the port takes no more.
+        ("remote = '198.51.100.1'", IN, &["(path mtu 9000)"], &[]),
+        ("remote = '192.0.2.1'\nmtu = 1450", IN, &["mtu 1450"], &[]),
+        (
+            "remote = '192.0.2.1'",
+            FILE,
+            &["vxlan 7 with"],
+            &[
+                "frames of port \"f\"",
+                "(mtu = 1450 in [ports.net], which drops them as too_long)",
+            ],
+        ),
+        (
+            "remote = '203.0.113.9'",
+            IN,
+            &["vxlan 7 with"],
+            &[
+                "port \"net\": there is no way to 203.0.113.9 now",
+                "ip route",
+            ],
+        ),
+        (
+            "remote = '203.0.113.9'",
+            OUT,
+            &["vxlan 7 with 203.0.113.9 at port 4789, mtu 1500\n"],
+            &[],
+        ),
+        ("", OUT, &["vxlan 7 at port 4789, mtu 1500\n"], &[]),
+        (
+            "local = '192.0.2.7'\nnetns = 'ids'",
+            OUT,
+            &[
+                "vxlan 7 at 192.0.2.7:4789 in namespace ids, mtu 1500\n",
+                "core 2",
+                "core 3",
+            ],
+            &[],
+        ),
+    ];
+    for (lines, rest, expected, note) in cases {
+        let text = format!("[ports.net]\nkind = 'vxlan'\nvni = 7\n{lines}{rest}");
+        let plan = plan(&text, "2-3", &FakeMachine).expect("a plan");
+        let shown = plan.to_string();
+        for fragment in expected.iter().chain(*note) {
+            assert!(shown.contains(fragment), "{lines}: {fragment}\n{shown}");
+        }
+        let said = plan.notes.iter().any(|said| said.contains("port \"net\""));
+        assert_eq!(said, !note.is_empty(), "{lines}\n{shown}");
+        every_unit_belongs(lines, &plan);
     }
 }

@@ -74,6 +74,20 @@ rotate = { size = "100MB", time = "60s", frames = 1000000 }
 keep = 10
 compress = "zstd"
 
+[ports.far]
+kind = "vxlan"
+vni = 42
+remote = "198.51.100.1"
+port = 4790
+local = "198.51.100.2"
+ttl = 16
+dscp = 46
+dont_fragment = true
+source_ports = 8
+mtu = 1400
+checksums = "trust"
+netns = "ids"
+
 [policies.web]
 mode = "filtered"
 profile = "network"

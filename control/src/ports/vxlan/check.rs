@@ -85,16 +85,17 @@ pub(super) fn frames_fit(
     let path = port.path_mtu?;
     let overhead = overhead(config);
     let fits = path.saturating_sub(overhead);
-    // The largest of each feeder that says so, none larger than the port takes.
-    let mtus = around.feeders.iter().filter_map(|feeder| {
-        let mtu = match (&feeder.link, feeder.kind.largest_frame()) {
+    // The largest that each feeder can have, where it says so, none larger than the port takes.
+    let mtu = |feeder: &PlannedPort| {
+        let largest = match (&feeder.link, feeder.kind.largest_frame()) {
             (Some(link), _) => link.mtu,
             (None, Some(largest)) => largest.value,
-            (None, None) => return None,
+            (None, None) => u32::MAX,
         };
-        Some((mtu.min(*config.mtu), *feeder))
-    });
-    let (mtu, feeder) = mtus.max_by_key(|(mtu, _)| *mtu)?;
+        largest.min(*config.mtu)
+    };
+    let feeder = around.feeders.iter().max_by_key(|feeder| mtu(feeder))?;
+    let mtu = mtu(feeder);
     if mtu <= fits {
         return None;
     }
@@ -102,13 +103,17 @@ pub(super) fn frames_fit(
         true => "dropped as too_long",
         false => "sent in fragments",
     };
-    let lower = match &feeder.link {
-        Some(link) => format!(
+    let lower = match (&feeder.link, feeder.kind.largest_frame()) {
+        (Some(link), _) => format!(
             "{}ip link set {} mtu {fits}",
             within(feeder.kind.netns()),
             link.name
         ),
-        None => format!("mtu = {fits} in [ports.{}]", feeder.name),
+        (None, Some(_)) => format!("mtu = {fits} in [ports.{}]", feeder.name),
+        (None, None) => format!(
+            "mtu = {fits} in [ports.{}], which drops them as too_long",
+            port.name
+        ),
     };
     Some(format!(
         "port {:?}: frames of port {:?} (mtu {mtu}) take {overhead} bytes more on the way to {}, whose mtu is {path}: those of more than {fits} bytes and an Ethernet header are {fate}; make the way's mtu {} or lower that of the frames where they are made ({lower})",

@@ -77,6 +77,8 @@ struct Receiver {
     empties: Vec<Frame>,
     /// A poll is in the kernel: nothing has come since it was armed.
     polling: bool,
+    /// A poll was answered, or the last look found as much as it could take: there is more to receive.
+    ready: bool,
 }
 
 /// The sending half.
@@ -119,6 +121,7 @@ impl VxlanPort {
                 batch: Batch::new(BATCH),
                 empties: Vec::with_capacity(BATCH),
                 polling: false,
+                ready: false,
             }),
             sink: Sender {
                 sockets: sinks,
@@ -259,6 +262,14 @@ impl Port for VxlanPort {
         let Some(source) = &mut self.source else {
             return Wait::Event;
         };
+        if source.ready {
+            source.provide(io);
+            // Without a slot it waits until the kernel gives some back, which is an event too.
+            return match source.empties.is_empty() {
+                true => Wait::Event,
+                false => Wait::Ready,
+            };
+        }
         if !source.polling {
             // What has come already completes it at once.
             source.polling = io.ring.poll(source.socket.as_fd(), Op::Poll, self.place);
@@ -314,7 +325,7 @@ impl Port for VxlanPort {
             Op::Write => self.sent(io, completion),
             Op::Poll => {
                 if let Some(source) = &mut self.source {
-                    source.polling = false;
+                    (source.polling, source.ready) = (false, true);
                 }
             }
             Op::Read | Op::Cancel | Op::Wake => {}
@@ -384,6 +395,7 @@ impl VxlanPort {
             .batch
             .receive(socket, &mut io.pool, &source.empties[..n]);
         let received = received.unwrap_or(0);
+        source.ready = received == n;
         for (i, empty) in source.empties.drain(..received).enumerate() {
             let datagram = source.batch.datagram(i);
             let rx = &mut io.counters[self.place.index.0 as usize].rx;
