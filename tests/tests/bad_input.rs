@@ -163,6 +163,27 @@ const CONFIGURATIONS: &[Case] = &[
         &["averyverylongname", "17 bytes", "15"],
     ),
     config(
+        "vxlan_group",
+        "[ports.n]\nkind = 'vxlan'\nvni = 1\nremote = '239.1.1.1'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['lc0']\nto = ['n']\n",
+        2,
+        &["239.1.1.1 is a multicast group", "name a host"],
+    ),
+    config(
+        "vxlan_without_far_end",
+        "[ports.n]\nkind = 'vxlan'\nvni = 1\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['lc0']\nto = ['n']\n",
+        2,
+        &["port \"n\" has nobody to send to", "remote = \"192.0.2.1\""],
+    ),
+    config(
+        "vxlan_local_of_another",
+        "[ports.n]\nkind = 'vxlan'\nvni = 1\nlocal = '203.0.113.77'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['n']\nto = ['lc0']\n",
+        3,
+        &[
+            "local 203.0.113.77 is no address of this host",
+            "ip address",
+        ],
+    ),
+    config(
         "unbuilt_kind",
         "[ports.s]\nkind = 'nat'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
         2,

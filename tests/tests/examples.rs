@@ -75,6 +75,17 @@ const EXAMPLES: &[Example] = &[
         works: two_hosts_talk,
     },
     Example {
+        file: "vxlan.toml",
+        needs: &[
+            Need::Root,
+            Need::Tool("curl"),
+            Need::Tool("tcpdump"),
+            Need::Tool("ethtool"),
+        ],
+        adapted: &[],
+        works: stretches_a_network,
+    },
+    Example {
         file: "several-cores.toml",
         needs: TCPDUMP,
         // Two cores, a kernel without huge pages to spare, and veths, which copy.
@@ -260,6 +271,45 @@ fn two_hosts_talk(example: &Example) {
             .all(|packet| packet[0] == 0x45 && packet[9] == 6),
         "packets of TCP"
     );
+}
+
+fn stretches_a_network(example: &Example) {
+    let (near, far) = between(&[("eth0", "wire")]);
+    near.address("eth0", "192.0.2.1/24");
+    far.address("wire", "192.0.2.2/24");
+    let device = "id 42 dstport 4789 local 192.0.2.2 remote 192.0.2.1";
+    let mut add = vec!["link", "add", "vx0", "type", "vxlan"];
+    add.extend(device.split(' '));
+    far.ip(&add);
+    far.quiet("vx0");
+    far.address("vx0", "10.0.0.2/24");
+    far.ip(&["link", "set", "vx0", "up"]);
+    // A veth is no card: nobody would cut what the far side's TCP leaves whole.
+    let whole = ["-K", "vx0", "tso", "off", "gso", "off"];
+    assert!(far.tool("ethtool").args(whole).output().status.success());
+    let daemon = example.start(&near, &[]);
+    near.address("site0", "10.0.0.1/24");
+    let listening = Listening::start(&near, "lc0");
+    let page = http::page(100_000);
+    let _allowed = http::Server::start(&far, 80, page.clone());
+    let _denied = http::Server::start(&far, 8080, page.clone());
+    let file = daemon.folder().join("page");
+    let got = http::get(&near, "http://10.0.0.2/", &file, LIMIT);
+    let said = String::from_utf8_lossy(&got.stderr);
+    assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
+    assert!(
+        fs::read(&file).expect("curl's file") == *page,
+        "another page"
+    );
+    let refused = http::get(&near, "http://10.0.0.2:8080/", &file, TRIED);
+    assert_eq!(
+        refused.status.code(),
+        Some(28),
+        "a port that is not allowed"
+    );
+    let stats = daemon.stop().explained();
+    let written = daemon::port(&stats, "lc0").tx.frames;
+    assert_eq!(listening.after_the_device().len() as u64, written);
 }
 
 fn forwards_on_two_cores(example: &Example) {
