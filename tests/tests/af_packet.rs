@@ -42,7 +42,10 @@ fn main() -> ExitCode {
         });
     }
     theme.test("two_workers_share_by_flow", LISTEN, two_workers);
-    theme.test("any_leaves_out_our_own", LISTEN, any);
+    theme.test("any_leaves_out_our_own", LISTEN, || any("mtu = 2000"));
+    theme.test("whatever_the_namespace_is_called", LISTEN, || {
+        any("mtu = 2000\nnetns = \"/proc/self/ns/net\"");
+    });
     theme.test("any_has_no_other_link_types", LISTEN, any_other_types);
     theme.test("what_the_kernel_drops_is_counted", LISTEN, kernel_drops);
     theme.test("what_the_ring_holds_at_the_end", LISTEN, left_in_the_ring);
@@ -337,13 +340,13 @@ fn two_workers() {
 }
 
 /// All interfaces but lc0, to which their frames go: else it would never end. Loopback frames come once.
-fn any() {
+fn any(more: &str) {
     let bench = Bench::new();
     bench.inside.veth("up1", &bench.outside, "out1");
     let config = format!(
         "{}\n[ports.beside]\nkind = \"tap\"\n[ports.idle]\nkind = \"tap\"\n\
          [[pipelines]]\nfrom = [\"idle\"]\nto = [\"beside\"]\n",
-        config("any", "mtu = 2000", "mtu = 2000")
+        config("any", more, "mtu = 2000")
     );
     let daemon = Daemon::start(&bench.inside, &config);
     let listening = Listening::start(&bench.inside, "lc0");

@@ -215,7 +215,68 @@ from = ['up']
 to = ['lc0']
 ";
 
+/// The same beside the host.
+const BESIDE: &str = "
+[ports.up]
+kind = 'af_packet'
+interface = 'up0'
+[ports.lc0]
+kind = 'tap'
+[[pipelines]]
+from = ['up']
+to = ['lc0']
+";
+
 const MACHINES: &[Case] = &[
+    machine(
+        "missing_interface_to_copy",
+        |bench| drop(bench.inside.ip(&["link", "set", "up0", "name", "up1"])),
+        BESIDE,
+        3,
+        &[
+            "dp.toml:",
+            "\"up0\" does not exist",
+            "did you mean \"up1\"?",
+        ],
+    ),
+    machine(
+        "interface_to_copy_that_is_down",
+        |bench| drop(bench.inside.ip(&["link", "set", "up0", "down"])),
+        BESIDE,
+        3,
+        &["up0 is down", "ip link set up0 up"],
+    ),
+    machine(
+        "tun_to_copy",
+        |bench| {
+            let ns = &bench.inside;
+            ns.ip(&["link", "del", "up0"]);
+            ns.ip(&["tuntap", "add", "up0", "mode", "tun"]);
+            ns.ip(&["link", "set", "up0", "up"]);
+        },
+        BESIDE,
+        3,
+        &[
+            "up0 has no Ethernet frames",
+            "listen on the interface below it",
+        ],
+    ),
+    config(
+        "copy_of_our_own_device",
+        "[ports.s]\nkind = 'af_packet'\ninterface = 'lc0'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
+        2,
+        &[
+            "dp.toml:8:13: ports.s: ",
+            "the device that port \"lc0\"",
+            "round and round",
+        ],
+    ),
+    config(
+        "packet_socket_as_sink",
+        "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'af_packet'\ninterface = 'up0'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
+        2,
+        &["\"t\" is a source only", "\"af_xdp\""],
+    ),
     machine(
         "missing_interface",
         |bench| drop(bench.inside.ip(&["link", "del", "up0"])),
@@ -501,6 +562,7 @@ fn no_privilege() {
     for (text, fragments) in [
         (SOUND, &["tap port lc0", "CAP_NET_ADMIN", "sudo"][..]),
         (UP, &["af_xdp port up", "CAP_NET_ADMIN", "CAP_BPF", "sudo"]),
+        (BESIDE, &["af_packet port up", "CAP_NET_RAW", "sudo"]),
     ] {
         let bench = Bench::new();
         let (_folder, program, config) = for_nobody(text);

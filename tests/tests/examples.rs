@@ -35,6 +35,12 @@ struct Example {
 
 const TCPDUMP: &[Need] = &[Need::Root, Need::Tool("tcpdump")];
 const CURL: &[Need] = &[Need::Root, Need::Tool("curl")];
+const HOST: &[Need] = &[
+    Need::Root,
+    Need::Tool("curl"),
+    Need::Tool("ethtool"),
+    Need::Tool("tcpdump"),
+];
 const CURL_AND_TCPDUMP: &[Need] = &[Need::Root, Need::Tool("curl"), Need::Tool("tcpdump")];
 
 const EXAMPLES: &[Example] = &[
@@ -55,6 +61,12 @@ const EXAMPLES: &[Example] = &[
         needs: TCPDUMP,
         adapted: &[],
         works: hears_the_web,
+    },
+    Example {
+        file: "copy.toml",
+        needs: HOST,
+        adapted: &[],
+        works: the_host_is_copied,
     },
     Example {
         file: "inline.toml",
@@ -186,6 +198,42 @@ fn hears_the_web(example: &Example) {
     capture::assert_same(&listening.wait_for(20, LIMIT), &allowed);
     let stats = daemon.stop().explained();
     assert_eq!(stats.pipelines[0].dropped["not_allowed"], 30);
+}
+
+fn the_host_is_copied(example: &Example) {
+    let (host, world) = between(&[("eth0", "wire")]);
+    host.address("eth0", "192.0.2.10/24");
+    world.address("wire", "192.0.2.1/24");
+    for (ns, end) in [(&host, "eth0"), (&world, "wire")] {
+        let merging = ["-K", end, "gro", "off", "gso", "off", "tso", "off"];
+        let output = ns.tool("ethtool").args(merging).output();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let mut daemon = example.start(&host, &[]);
+    let listening = Listening::start(&host, "lc0");
+    daemon.wait_for("lc0: a packet socket listens");
+    let page = http::page(100_000);
+    let _server = http::Server::start(&host, 80, page.clone());
+    let _unheard = http::Server::start(&host, 8080, page.clone());
+    let file = daemon.folder().join("page");
+    for url in ["http://192.0.2.10/", "http://192.0.2.10:8080/"] {
+        let got = http::get(&world, url, &file, LIMIT);
+        let said = String::from_utf8_lossy(&got.stderr);
+        assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
+        assert!(
+            fs::read(&file).expect("curl's file") == *page,
+            "another page"
+        );
+    }
+    let stats = daemon.stop().explained();
+    assert!(stats.pipelines[0].dropped["not_allowed"] > 50);
+    let heard = listening.after_the_device();
+    assert_eq!(heard.len() as u64, daemon::port(&stats, "lc0").tx.frames);
+    // 26 to 30 of a frame are where it comes from.
+    for from in [[192, 0, 2, 1], [192, 0, 2, 10]] {
+        let sent = heard.iter().filter(|frame| frame[26..30] == from);
+        assert!(sent.count() > 10, "from {from:?}");
+    }
 }
 
 fn lets_the_web_through(example: &Example) {

@@ -19,6 +19,11 @@ pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: 
         context: String::new(),
     };
     for port in ports.iter_mut() {
+        let observed = port.kind.observes();
+        if observed.is_some_and(|device| site.problems.is_told_of(device.at)) {
+            // A device that another port makes: that it is not there yet is nothing to tell as well.
+            continue;
+        }
         site.context = format!("ports.{}", port.name);
         let found = port.kind.inspect(port, &mut site);
         (port.queues, port.link, port.path_mtu) = (found.queues, found.link, found.path_mtu);

@@ -282,6 +282,12 @@ impl Problems {
         });
     }
 
+    /// Whether there is an error at this place.
+    pub(crate) fn is_told_of(&self, at: Position) -> bool {
+        let mut errors = self.errors.iter();
+        errors.any(|error| (error.line, error.column) == (at.line, at.column))
+    }
+
     fn push(&mut self, at: Position, context: String, message: String, class: Class) {
         self.errors.push(ConfigError {
             file: self.file.clone(),

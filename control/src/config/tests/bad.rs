@@ -1,5 +1,6 @@
 //! What is refused: where it is said to stand, what is said, and the exit code.
 
+mod af_packet;
 mod pcap;
 mod tun;
 mod vxlan;
@@ -908,5 +909,3 @@ fn pipelines() {
         "",
     );
 }
-
-mod tun;

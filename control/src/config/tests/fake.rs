@@ -98,6 +98,15 @@ impl Machine for FakeMachine {
                     driver: "tun".to_owned(),
                     ..link("taken", 12, 1)
                 },
+                Link {
+                    hardware: 512,
+                    ..link("ppp0", 17, 1)
+                },
+                Link {
+                    hardware: 772,
+                    mtu: 65_536,
+                    ..link("lo", 1, 1)
+                },
             ]),
             Some("ids") => Ok(vec![veth("veth1", 2, 13, Some(0)), link("busy0", 3, 1)]),
             Some("secret") => Err(LookError::Privilege),

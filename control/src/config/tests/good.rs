@@ -7,7 +7,7 @@ use dataplane::policy::{IcmpKind, PortRange, Protocol, Rule};
 use super::{FULL, FakeMachine, parsed, plan};
 use crate::{
     config::{Mode, parse_policy, parse_rule},
-    ports::{PortKind, pcap::Pace, tap::DeviceType},
+    ports::{PortKind, af_packet::Direction, pcap::Pace, tap::DeviceType},
 };
 
 #[test]
@@ -22,7 +22,7 @@ fn every_key_is_read() {
     assert_eq!(
         names,
         [
-            "uplink", "down", "sample", "slow", "lc0", "packets", "record", "far"
+            "uplink", "down", "sample", "slow", "lc0", "packets", "record", "far", "beside"
         ],
         "in the order of the file"
     );
@@ -40,6 +40,17 @@ fn every_key_is_read() {
     assert_eq!(
         (tun.device_type, *tun.mtu, tun.device.as_str()),
         (DeviceType::Tun, 1500, "tun0")
+    );
+    let PortKind::AfPacket(beside) = &config.port("beside").expect("beside").kind else {
+        panic!("beside listens");
+    };
+    assert_eq!(
+        (
+            *beside.promiscuous,
+            beside.direction,
+            beside.buffer.to_string()
+        ),
+        (true, Direction::In, "8MiB".to_owned())
     );
     let PortKind::Pcap(pcap) = &config.port("sample").expect("sample").kind else {
         panic!("sample is a file");
@@ -482,7 +493,8 @@ engine
   2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy
 note: port \"down\" (line 23) is in no pipeline; it is not opened
 note: port \"packets\" (line 52) is in no pipeline; it is not opened
-note: port \"far\" (line 57) is in no pipeline; it is not opened
+note: port \"far\" (line 64) is in no pipeline; it is not opened
+note: port \"beside\" (line 78) is in no pipeline; it is not opened
 ";
     assert_eq!(plan, expected);
 }
@@ -584,5 +596,93 @@ fn vxlan_ports() {
         let said = plan.notes.iter().any(|said| said.contains("port \"net\""));
         assert_eq!(said, !note.is_empty(), "{lines}\n{shown}");
         every_unit_belongs(lines, &plan);
+    }
+}
+
+/// A socket for each worker that reaches the sinks, slots for the longest frames of the interface, and what is
+/// said of it.
+#[test]
+fn copies_of_an_interface() {
+    let af_packet = |interface: &str, more: &str| {
+        format!("[ports.p]\nkind = 'af_packet'\ninterface = '{interface}'\n{more}\n")
+    };
+    let to_lc0 = "[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['p']\nto = ['lc0']\n";
+    let taken = "[ports.x]\nkind = 'af_xdp'\ninterface = 'eth0'\n[[pipelines]]\nfrom = ['x']\nto = ['lc0']\n";
+    let cases: &[(&str, String, &str, &[&str])] = &[
+        (
+            "one worker, as it comes",
+            af_packet("gw0", ""),
+            "2",
+            &[
+                "  p    in       af_packet on gw0, both directions, mtu 1500, checksums auto, buffer 16MiB (ixgbe)\n",
+                "core 2 (node 1)  polls p; writes lc0\n",
+                "8192 slots of 2048 bytes",
+            ],
+        ),
+        (
+            "two workers",
+            af_packet(
+                "eth0",
+                "direction = 'in'\npromiscuous = true\nbuffer = '512KiB'",
+            ),
+            "0-1",
+            &[
+                "on eth0, incoming only, promiscuous, mtu 1500, checksums auto, buffer 512KiB for each of 2 workers, by flow (ixgbe)",
+                "core 0 (node 0)  polls p/0; writes lc0/0",
+                "core 1 (node 0)  polls p/1; writes lc0/1",
+            ],
+        ),
+        (
+            "long frames",
+            af_packet("jumbo0", ""),
+            "2",
+            &["mtu 3000", "8192 slots of 3136 bytes"],
+        ),
+        (
+            "short ones, because it says so",
+            af_packet("jumbo0", "mtu = 1500"),
+            "2",
+            &["mtu 1500", "8192 slots of 2048 bytes"],
+        ),
+        (
+            "the loopback interface, whose frames are the longest",
+            af_packet("lo", "").replace("[ports.p]", "[engine]\nslots = 256\n[ports.p]"),
+            "2",
+            &["mtu 65536", "256 slots of 65664 bytes"],
+        ),
+        (
+            "all of them",
+            af_packet("any", "netns = 'ids'"),
+            "2",
+            &["af_packet on all interfaces in namespace ids, both directions, mtu 1500"],
+        ),
+        (
+            "what XDP takes is not copied",
+            af_packet("eth0", "") + taken,
+            "2",
+            &[
+                "note: port \"p\" gets no copy of the frames of \"eth0\" that port \"x\" takes: XDP takes them first",
+            ],
+        ),
+        (
+            "the same name elsewhere is another interface",
+            af_packet("veth1", "netns = 'ids'") + &taken.replace("eth0", "eth1"),
+            "2",
+            &["af_packet on veth1 in namespace ids"],
+        ),
+    ];
+    for (what, text, cores, lines) in cases {
+        let plan = plan(&format!("{text}{to_lc0}"), cores, &FakeMachine)
+            .unwrap_or_else(|errors| panic!("{what}: {errors:?}"));
+        for line in *lines {
+            let shown = plan.to_string();
+            assert!(shown.contains(line), "{what}: {line:?} is not in\n{shown}");
+        }
+        let shown = plan.to_string();
+        assert_eq!(
+            shown.contains("gets no copy"),
+            *what == "what XDP takes is not copied",
+            "{shown}"
+        );
     }
 }

@@ -88,6 +88,16 @@ mtu = 1400
 checksums = "trust"
 netns = "ids"
 
+[ports.beside]
+kind = "af_packet"
+interface = "eth1"
+netns = "ids"
+promiscuous = true
+direction = "in"
+checksums = "trust"
+mtu = 65521
+buffer = "8MiB"
+
 [policies.web]
 mode = "filtered"
 profile = "network"

@@ -120,16 +120,10 @@ impl Device for PacketDevice {
         if self.config.interface().is_some() && self.ifindex.is_none() {
             return Ok(None);
         }
-        let own = self.own()?;
-        if self.ifindex.is_some_and(|index| own.contains(&index)) {
-            return Err(StartError::config(
-                &self.port,
-                &format!(
-                    "{} is made by another port of this configuration, so that its frames would go round and round; take them from that port",
-                    *self.config.interface
-                ),
-            ));
-        }
+        let own = match self.ifindex {
+            Some(_) => Vec::new(),
+            None => self.own()?,
+        };
         let options = SocketOptions {
             interface: &self.config.interface,
             ifindex: self.ifindex,
