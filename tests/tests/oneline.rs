@@ -12,6 +12,7 @@ use control::{
     link::netns::{NetNs, in_netns},
     stats::Stats,
 };
+use nix::sys::signal::Signal;
 use tests::{
     Bench, Daemon, Need, Netns, Theme, Tool,
     capture::{self, ETHERNET, Endian, Format, Listening, Record},
@@ -49,6 +50,11 @@ fn main() -> ExitCode {
         interface_with_an_address,
     );
     theme.test("file_to_standard_output", LISTEN, file_to_standard_output);
+    theme.test(
+        "side_by_side",
+        &[Need::Root, Need::Tool("tcpdump")],
+        side_by_side,
+    );
     theme.test("standard_input_to_files", TCPDUMP, standard_input_to_files);
     theme.test("printed_is_planned", ROOT, printed_is_planned);
     theme.test("files_are_written_out", &[], files_are_written_out);
@@ -263,6 +269,27 @@ fn file_to_standard_output() {
     assert_eq!(recorded(&out), capture::records(&sample.frames, 1_000_000));
 }
 
+/// A second run goes without the control socket that the first one has, and says so.
+fn side_by_side() {
+    let sample = Sample::new();
+    let flags = ["-r", &sample.file(), "--pace", "1pps", "--to"];
+    let mut first = Tool::new(binary("dataplane"))
+        .args(flags)
+        .arg(sample.path("first.pcapng"))
+        .spawn();
+    first.wait_for_stderr("control socket", LIMIT);
+    let second = sample.path("second.pcapng");
+    let output = dataplane(&["-r", &sample.file(), "--to", &second]);
+    assert_done(&output);
+    let said = stderr(&output);
+    for words in ["no control socket: another dataplane", "--socket PATH"] {
+        assert!(said.contains(words), "{said}");
+    }
+    assert_eq!(recorded(&second).len(), sample.frames.len());
+    first.signal(Signal::SIGTERM);
+    assert!(first.wait(LIMIT).is_some_and(|status| status.success()));
+}
+
 /// From a pipe to two files, of which one is compressed.
 fn standard_input_to_files() {
     let sample = Sample::new();
@@ -346,6 +373,9 @@ fn files_are_written_out() {
     let saved: PathBuf = folder.path().join("dp.toml");
     for example in fs::read_dir(examples).expect("examples").flatten() {
         let example = example.path();
+        if example.extension().is_none_or(|end| end != "toml") {
+            continue;
+        }
         let print = |file: &Path| {
             let file = file.to_str().expect("UTF-8");
             let output = dataplane(&["--config", file, "--cores", "0", "--print-config"]);

@@ -46,6 +46,7 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
         return print(&as_file(&config, line)?);
     }
     let plan = Plan::new(&config, &cli.overrides(), &SystemMachine);
+    let may_lack_socket = line.is_some();
     let mut plan = plan.map_err(|errors| {
         refused(match &line {
             Some(line) => line.blame(errors),
@@ -63,7 +64,10 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
     if !cli.quiet {
         log::text(plan.to_string());
     }
-    let options = Options { quiet: cli.quiet };
+    let options = Options {
+        quiet: cli.quiet,
+        may_lack_socket,
+    };
     let End { code, stats } = Daemon::start(&config, plan, signals, &options)?.run();
     let table = || control::api::render::stats(&stats, None);
     match summary {

@@ -36,6 +36,9 @@ use crate::{
 pub struct Options {
     /// Print nothing but warnings and errors.
     pub quiet: bool,
+    /// Do without a control socket where another daemon listens in its usual place, as a run that was
+    /// typed on one line does: several of those can run side by side.
+    pub may_lack_socket: bool,
 }
 
 impl Daemon {
@@ -241,6 +244,17 @@ fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSo
     };
     match ControlSocket::listen(&path, group) {
         Ok(socket) => Ok(Some(socket)),
+        Err(SocketError::Taken { pid, path })
+            if options.may_lack_socket && config.control.socket.is_none() =>
+        {
+            if !options.quiet {
+                log::line(&format!(
+                    "no control socket: another dataplane (pid {pid}) listens on {}; --socket PATH gives this one its own",
+                    path.display()
+                ));
+            }
+            Ok(None)
+        }
         Err(e) => Err(StartError {
             code: match e {
                 SocketError::NoSuchGroup { .. } => exit::CONFIG,
