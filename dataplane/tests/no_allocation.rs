@@ -4,6 +4,7 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    net::UdpSocket,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,7 +17,10 @@ use dataplane::{
     frame::{Frame, HugePages, Staged},
     packet::build::{FrameBuilder, Ipv4},
     policy::{PolicySpec, Publisher, Reason, Rule, Snapshot},
-    port::{Io, Place, Port, PortFailure, PortIndex, Wait},
+    port::{
+        Io, Place, Port, PortFailure, PortIndex, Wait,
+        vxlan::{VxlanOptions, VxlanPort},
+    },
     worker::spec::{Idle, OwnRegion, PipelineSpec, SourceSpec, WorkerSpec},
 };
 
@@ -100,6 +104,28 @@ impl Port for Sink {
     fn close(&mut self, _io: &mut Io, _reason: Reason) {}
 }
 
+/// A network of one host: what is sent into it is received from it.
+fn loopback() -> VxlanPort {
+    let source = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    let to = source.local_addr().expect("bound");
+    let sink = || {
+        let sink = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        sink.connect(to).expect("lo");
+        sink.into()
+    };
+    let options = VxlanOptions {
+        name: "net".to_owned(),
+        vni: 42,
+        max_frame: 1522,
+        peer: None,
+    };
+    VxlanPort::new(
+        options,
+        Some(source.into()),
+        (0..4).map(|_| sink()).collect(),
+    )
+}
+
 #[test]
 fn a_worker_allocates_nothing_after_it_has_started() {
     let frame = |port| {
@@ -143,16 +169,28 @@ fn a_worker_allocates_nothing_after_it_has_started() {
             })),
             Some(Box::new(Sink(Place::default()))),
             Some(Box::new(Sink(Place::default()))),
+            Some(Box::new(loopback())),
         ],
-        pipelines: vec![PipelineSpec {
-            sources: vec![SourceSpec {
-                port: PortIndex(0),
-                finish_checksums: true,
-                patient: false,
-            }],
-            policy: Some(publisher.reader()),
-            sinks: vec![PortIndex(1), PortIndex(2)],
-        }],
+        pipelines: vec![
+            PipelineSpec {
+                sources: vec![SourceSpec {
+                    port: PortIndex(0),
+                    finish_checksums: true,
+                    patient: false,
+                }],
+                policy: Some(publisher.reader()),
+                sinks: vec![PortIndex(1), PortIndex(2), PortIndex(3)],
+            },
+            PipelineSpec {
+                sources: vec![SourceSpec {
+                    port: PortIndex(3),
+                    finish_checksums: true,
+                    patient: false,
+                }],
+                policy: None,
+                sinks: vec![PortIndex(1)],
+            },
+        ],
     };
     let mut engine = Engine::start(vec![spec], || Ok(())).expect("io_uring");
     engine.go();
@@ -164,5 +202,6 @@ fn a_worker_allocates_nothing_after_it_has_started() {
     }
     let report = engine.stop().remove(0);
     assert!(report.pipelines[0].forwarded > 0 && report.pipelines[0].dropped.total() > 0);
+    assert!(report.pipelines[1].forwarded > 0, "through the network");
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
 }

@@ -15,6 +15,7 @@ use control::{
     link::netns::{NetNs, in_netns},
     stats::Stats,
 };
+use nix::sys::signal::Signal;
 use tests::{
     Need, Netns, Theme,
     bench::in_flight,
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     }
     theme.test("received_frames_are_judged", LISTEN, judged);
     theme.test("tcp_through_a_tap", CURL, tcp_through_a_tap);
+    theme.test("a_burst_beyond_the_buffer", ROOT, burst);
     theme.test("two_workers_share_the_flows", ROOT, two_workers);
     theme.test("the_link_goes_and_comes_back", ROOT, link_down_and_back);
     theme.test("nobody_listens_at_the_far_end", ROOT, nobody_listens);
@@ -530,6 +532,37 @@ fn tcp_through_a_tap() {
     let net = daemon::port(&stats, "net");
     assert!(net.checksums_finished > 0, "{stats:#?}");
     assert!(net.tx.frames > 0 && net.rx.forwarded > 1_000, "{stats:#?}");
+}
+
+/// A worker that is not there to receive: what its socket cannot hold is counted as lost by the kernel, the
+/// rest arrives, and what nobody will read at the end is counted too.
+fn burst() {
+    const SENT: u64 = 60_000;
+    let lab = Lab::bare(V4, 1700);
+    let daemon = Daemon::start(&lab.near, &lab.hear(""));
+    let peer = lab.socket(V4.far);
+    let one = [&header(VNI)[..], &frames::udp(0, 53, 100)].concat();
+    daemon.signal(Signal::SIGSTOP);
+    for _ in 0..SENT {
+        peer.send(&one).expect("the link is up");
+    }
+    daemon.signal(Signal::SIGCONT);
+    // Those that were lost are in `frames` as well, see docs/counters.md.
+    let stats = daemon.stats_when(LIMIT, |stats| daemon::port(stats, "net").rx.frames >= SENT);
+    daemon::assert_explained(&stats);
+    let net = daemon::port(&stats, "net");
+    let lost = dropped(&stats, "net", "kernel_full");
+    assert!(lost > 0 && net.rx.forwarded > 0, "{stats:#?}");
+    assert_eq!(net.rx.forwarded + lost, SENT, "{stats:#?}");
+    daemon.signal(Signal::SIGSTOP);
+    for _ in 0..1_000 {
+        peer.send(&one).expect("the link is up");
+    }
+    daemon.signal(Signal::SIGTERM);
+    daemon.signal(Signal::SIGCONT);
+    let stats = daemon.wait(LIMIT).explained();
+    let net = daemon::port(&stats, "net");
+    assert_eq!(net.rx.frames, SENT + 1_000, "{stats:#?}");
 }
 
 /// Two workers have a socket each at one port: every frame comes to one of them, and frames of a flow to the

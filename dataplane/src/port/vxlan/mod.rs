@@ -12,6 +12,7 @@ mod socket;
 mod tests;
 
 use std::{
+    cell::Cell,
     collections::VecDeque,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, OwnedFd},
@@ -79,6 +80,8 @@ struct Receiver {
     polling: bool,
     /// A poll was answered, or the last look found as much as it could take: there is more to receive.
     ready: bool,
+    /// What the kernel has lost, as it was when it was asked last: its own number, which wraps, and ours.
+    lost: Cell<(u32, u64)>,
 }
 
 /// The sending half.
@@ -122,6 +125,7 @@ impl VxlanPort {
                 empties: Vec::with_capacity(BATCH),
                 polling: false,
                 ready: false,
+                lost: Cell::new((0, 0)),
             }),
             sink: Sender {
                 sockets: sinks,
@@ -225,6 +229,15 @@ impl VxlanPort {
 }
 
 impl Receiver {
+    /// Datagrams that the kernel has lost because it had no room for them.
+    fn lost(&self) -> u64 {
+        let (last, lost) = self.lost.get();
+        let now = socket::drops(self.socket.as_fd());
+        let lost = lost + u64::from(now.wrapping_sub(last));
+        self.lost.set((now, lost));
+        lost
+    }
+
     /// Takes slots for the next datagrams.
     fn provide(&mut self, io: &mut Io) {
         let Some(region) = io.own_region else { return };
@@ -339,7 +352,7 @@ impl Port for VxlanPort {
     fn kernel(&self) -> Option<KernelCounters> {
         let source = self.source.as_ref()?;
         Some(KernelCounters {
-            rx_dropped: socket::drops(source.socket.as_fd()),
+            rx_dropped: source.lost(),
             ..KernelCounters::default()
         })
     }

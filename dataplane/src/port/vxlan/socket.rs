@@ -139,8 +139,8 @@ fn address(name: &libc::sockaddr_storage) -> IpAddr {
 }
 
 /// Datagrams that a socket lost because nobody read it in time, since it was made (`SK_MEMINFO_DROPS` of
-/// SO_MEMINFO, net/core/sock.c).
-pub(super) fn drops(socket: BorrowedFd<'_>) -> u64 {
+/// SO_MEMINFO, net/core/sock.c). The kernel's counter has 32 bits.
+pub(super) fn drops(socket: BorrowedFd<'_>) -> u32 {
     const SK_MEMINFO_DROPS: usize = 8;
     let mut info = [0u32; SK_MEMINFO_DROPS + 1];
     let mut len = size_of_val(&info) as libc::socklen_t;
@@ -155,7 +155,7 @@ pub(super) fn drops(socket: BorrowedFd<'_>) -> u64 {
         )
     };
     match result {
-        0 => info[SK_MEMINFO_DROPS].into(),
+        0 => info[SK_MEMINFO_DROPS],
         _ => 0,
     }
 }
