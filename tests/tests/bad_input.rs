@@ -136,6 +136,22 @@ const CONFIGURATIONS: &[Case] = &[
         &["\"a\" is a sink only", "passive = false"],
     ),
     config(
+        "no_type_of_a_tap",
+        "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.lc0]\nkind = 'tap'\ntype = 'tum'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
+        2,
+        &[
+            "dp.toml:11:8: ports.lc0: ",
+            "\"tap\" or \"tun\", not \"tum\"",
+            "did you mean \"tun\"?",
+        ],
+    ),
+    config(
+        "tun_as_a_kind",
+        "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.lc0]\nkind = 'tun'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
+        2,
+        &["kind must be", "not \"tun\"", "did you mean \"tap\"?"],
+    ),
+    config(
         "capture_as_sink",
         "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
         2,
