@@ -152,10 +152,10 @@ const CONFIGURATIONS: &[Case] = &[
         &["kind must be", "not \"tun\"", "did you mean \"tap\"?"],
     ),
     config(
-        "capture_as_sink",
+        "recording_over_its_own_source",
         "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
         2,
-        &["\"t\"", "source only"],
+        &["ports.t", "read by port \"s\"", "record to another file"],
     ),
     config(
         "source_of_two_pipelines",
