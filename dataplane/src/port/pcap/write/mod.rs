@@ -9,6 +9,8 @@ mod block;
 mod recorder;
 mod recording;
 mod sink;
+#[cfg(test)]
+mod tests;
 
 pub use recorder::{Recorder, Settings};
 pub use recording::{Limits, Output};

@@ -396,10 +396,11 @@ impl Recording {
             outcome.write_error += run.frames;
             Reason::WriteError
         };
-        let failing = self.failing.get_or_insert_with(|| {
+        // The end is told whatever was told before.
+        if self.failing.is_none() || error.kind() == io::ErrorKind::BrokenPipe {
             self.news.push(report(&self.output.name(), error, reason));
-            Failing { last: now, lost: 0 }
-        });
+        }
+        let failing = self.failing.get_or_insert(Failing { last: now, lost: 0 });
         failing.last = now;
         failing.lost += run.frames;
     }
