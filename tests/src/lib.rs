@@ -11,6 +11,7 @@ pub mod frames;
 pub mod http;
 pub mod needs;
 pub mod net;
+pub mod pcapng;
 pub mod process;
 pub mod send;
 pub mod suricata;

@@ -79,14 +79,25 @@ fn arguments(folder: &Path) -> Vec<String> {
 
 /// What Suricata alerts to when it reads a file.
 pub fn alerts_of_file(rules: &str, file: &Path) -> Alerts {
+    read(rules, "", &file.display().to_string())
+}
+
+/// What it alerts to when it reads what a command prints.
+pub fn alerts_of_stream(rules: &str, command: &str) -> Alerts {
+    read(rules, &format!("{command} |"), "/dev/stdin")
+}
+
+fn read(rules: &str, before: &str, file: &str) -> Alerts {
     let folder = prepare(rules);
     let mut arguments = arguments(folder.path());
     // A file is read by one thread; the runmode is a device's.
     arguments.retain(|argument| argument != "--runmode" && argument != "workers");
-    let output = Tool::new("suricata")
-        .args(arguments)
-        .args(["--runmode", "single", "-r"])
-        .arg(file)
+    let arguments = arguments.join(" ");
+    let output = Tool::new("bash")
+        .args(["-o", "pipefail", "-c"])
+        .arg(format!(
+            "{before} suricata {arguments} --runmode single -r {file}"
+        ))
         .limit(START)
         .output();
     assert!(

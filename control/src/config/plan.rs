@@ -220,7 +220,7 @@ pub const HEADROOM: u32 = 64;
 fn own_slot_size(engine: &Engine, ports: &[PlannedPort], problems: &mut Problems) -> u32 {
     let mut size = engine.slot_size;
     for port in ports {
-        let Some(frame) = port.kind.largest_frame_on(port.link.as_ref()) else {
+        let Some(frame) = port.kind.largest_frame(port) else {
             continue;
         };
         let wanted = (HEADROOM + frame.bytes).next_multiple_of(64);

@@ -66,13 +66,8 @@ pub trait Kind {
     }
 
     /// The largest frame that a worker's own region must hold for this port.
-    fn largest_frame(&self) -> Option<LargestFrame> {
+    fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
         None
-    }
-
-    /// The same where it depends on the interface that frames come from, as far as that was found.
-    fn largest_frame_on(&self, _link: Option<&Link>) -> Option<LargestFrame> {
-        self.largest_frame()
     }
 
     /// What the user should know of this port in the plan that is made, although it stops nothing.

@@ -70,6 +70,7 @@ name = "tun0"
 [ports.record]
 kind = "pcap"
 path = "record-%Y%m%d-%H%M%S.pcapng"
+max_frame = 9000
 rotate = { size = "100MB", time = "60s", frames = 1000000 }
 keep = 10
 compress = "zstd"

@@ -196,8 +196,8 @@ impl Kind for AfPacket {
         self.netns.as_ref()
     }
 
-    fn largest_frame_on(&self, link: Option<&Link>) -> Option<LargestFrame> {
-        let mtu = self.mtu(link);
+    fn largest_frame(&self, port: &PlannedPort) -> Option<LargestFrame> {
+        let mtu = self.mtu(port.link.as_ref());
         Some(LargestFrame {
             bytes: mtu + HEADERS,
             key: "mtu",

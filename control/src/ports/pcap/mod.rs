@@ -12,11 +12,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use dataplane::port::pcap::format::MAX_FRAME;
 pub use rotate::Rotate;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use self::names::Names;
-use super::{Device, Found, Kind, Placement, Privileges};
+use super::{Device, Found, Kind, LargestFrame, Placement, Privileges};
 use crate::{
     config::{At, FileFact, Plan, PlannedPort, Position, Reader, Site, Value},
     daemon::StartError,
@@ -25,11 +26,18 @@ use crate::{
 /// What a device or a socket is told.
 const NO_FILE: &str = "is no file and no pipe; name one that is";
 
+/// The longest frame that is recorded unless `max_frame` says otherwise, in bytes: that of an MTU of 9,000
+/// with two VLAN tags.
+const RECORDED: u32 = 9_022;
+
 /// The settings of a port. Those that are left out have the value that its method answers with.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Pcap {
     /// The file; a relative path begins at the working directory. `-` is standard input or output.
     pub path: At<PathBuf>,
+    /// The longest frame that is carried, in bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_frame: Option<At<u32>>,
     /// A source's: how fast it is played.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pace: Option<At<Pace>>,
@@ -99,6 +107,9 @@ impl Pcap {
             }
             path => Some(PathBuf::from(path)),
         });
+        let max_frame = table.take_at("max_frame", |v| {
+            v.integer(64..=MAX_FRAME as u64).map(|n| n as u32)
+        });
         let pace = table.take_at("pace", pace);
         let paced = pace.as_ref().is_some_and(|pace| **pace != Pace::Original);
         let speed = table.take_at("speed", |v| {
@@ -116,6 +127,7 @@ impl Pcap {
         });
         Some(Self {
             path: path?,
+            max_frame,
             pace,
             speed,
             loops,
@@ -307,6 +319,21 @@ impl Kind for Pcap {
 
     fn privileges(&self) -> Privileges {
         Privileges::default()
+    }
+
+    fn largest_frame(&self, port: &PlannedPort) -> Option<LargestFrame> {
+        let bytes = match &self.max_frame {
+            Some(bytes) => **bytes,
+            None if port.sink => RECORDED,
+            // Its sinks say what is worth carrying.
+            None => return None,
+        };
+        Some(LargestFrame {
+            bytes,
+            key: "max_frame",
+            value: bytes,
+            at: self.max_frame.as_ref().map_or(self.path.at, |key| key.at),
+        })
     }
 
     fn ends(&self) -> bool {

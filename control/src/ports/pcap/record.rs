@@ -93,7 +93,14 @@ impl RecordingDevice {
                 Box::new(Files::new(names, keep))
             })
         })
-        .map_err(|e| StartError::machine(&port.name, &e))?;
+        .map_err(|e| {
+            let remedy = match e.contains("ermission denied") {
+                // As root one would not expect it.
+                true => "; it is written without privilege, as the user who started the daemon: give that user the directory (chown), or name another",
+                false => "",
+            };
+            StartError::machine(&port.name, &format!("{e}{remedy}"))
+        })?;
         Ok(Self {
             path: config.shown(false),
             recorder,

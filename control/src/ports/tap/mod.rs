@@ -130,7 +130,7 @@ impl Kind for Tap {
         self.netns.as_ref()
     }
 
-    fn largest_frame(&self) -> Option<LargestFrame> {
+    fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
         Some(LargestFrame {
             bytes: *self.mtu + HEADERS,
             key: "mtu",

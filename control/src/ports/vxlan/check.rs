@@ -87,7 +87,7 @@ pub(super) fn frames_fit(
     let fits = path.saturating_sub(overhead);
     // The largest that each feeder can have, where it says so, none larger than the port takes.
     let mtu = |feeder: &PlannedPort| {
-        let largest = match (&feeder.link, feeder.kind.largest_frame()) {
+        let largest = match (&feeder.link, feeder.kind.largest_frame(feeder)) {
             (Some(link), _) => link.mtu,
             (None, Some(largest)) => largest.value,
             (None, None) => u32::MAX,
@@ -103,7 +103,7 @@ pub(super) fn frames_fit(
         true => "dropped as too_long",
         false => "sent in fragments",
     };
-    let lower = match (&feeder.link, feeder.kind.largest_frame()) {
+    let lower = match (&feeder.link, feeder.kind.largest_frame(feeder)) {
         (Some(link), _) => format!(
             "{}ip link set {} mtu {fits}",
             within(feeder.kind.netns()),

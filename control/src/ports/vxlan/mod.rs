@@ -167,7 +167,7 @@ impl Kind for Vxlan {
         })
     }
 
-    fn largest_frame(&self) -> Option<LargestFrame> {
+    fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
         Some(LargestFrame {
             bytes: *self.mtu + HEADERS,
             key: "mtu",

@@ -122,7 +122,6 @@ fn begin(
     output: Box<dyn Output>,
     shared: &Shared,
 ) -> Result<Recording, String> {
-    let name = output.name();
     Recording::begin(
         output,
         beginning(&settings.program, &settings.interfaces),
@@ -131,7 +130,6 @@ fn begin(
         shared.stopped.as_fd(),
         Instant::now(),
     )
-    .map_err(|e| format!("{name} cannot be written: {e}"))
 }
 
 fn run(mut recording: Recording, shared: &Shared) {

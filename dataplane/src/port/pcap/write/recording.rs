@@ -125,7 +125,7 @@ pub(super) struct Recording {
 }
 
 impl Recording {
-    /// Opens the first file and begins it.
+    /// Opens the first file and begins it. The error says what cannot be done, in one line.
     pub(super) fn begin(
         output: Box<dyn Output>,
         beginning: Vec<u8>,
@@ -133,11 +133,12 @@ impl Recording {
         compress: bool,
         stop: BorrowedFd<'_>,
         now: Instant,
-    ) -> io::Result<Self> {
+    ) -> Result<Self, String> {
+        let compressor = |e: io::Error| format!("nothing to compress with: {e}");
         let pack = match compress {
             false => None,
             true => Some(Pack {
-                compressor: zstd::bulk::Compressor::new(LEVEL)?,
+                compressor: zstd::bulk::Compressor::new(LEVEL).map_err(compressor)?,
                 gathered: Vec::with_capacity(2 * PACK),
                 packed: Vec::with_capacity(zstd::zstd_safe::compress_bound(2 * PACK)),
                 pieces: Vec::new(),
@@ -147,7 +148,7 @@ impl Recording {
         };
         let beginning = match compress {
             false => beginning,
-            true => zstd::bulk::compress(&beginning, LEVEL)?,
+            true => zstd::bulk::compress(&beginning, LEVEL).map_err(compressor)?,
         };
         let mut recording = Self {
             output,
@@ -159,9 +160,11 @@ impl Recording {
             failing: None,
             news: Vec::new(),
         };
-        recording.open(now)?;
         // At once, so that there is a readable file from the start.
-        recording.begin_file(stop)?;
+        let begun = recording
+            .open(now)
+            .and_then(|()| recording.begin_file(stop));
+        begun.map_err(|e| format!("{} cannot be written: {e}", recording.output.name()))?;
         Ok(recording)
     }
 
