@@ -152,10 +152,47 @@ const CONFIGURATIONS: &[Case] = &[
         &["kind must be", "not \"tun\"", "did you mean \"tap\"?"],
     ),
     config(
-        "recording_over_its_own_source",
+        "recording_over_its_source",
         "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
         2,
-        &["ports.t", "read by port \"s\"", "record to another file"],
+        &[
+            "dp.toml:11:8: ports.t: ",
+            "sample.pcap",
+            "is read by port \"s\"",
+            "another file",
+        ],
+    ),
+    config(
+        "recording_with_a_pace",
+        "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'pcap'\npath = 'DIR/x'\npace = 'top'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
+        2,
+        &[
+            "dp.toml:12:8: ports.t: ",
+            "pace is for playing",
+            "leave it out",
+        ],
+    ),
+    config(
+        "recording_in_gzip",
+        "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'pcap'\npath = 'DIR/x.pcap.gz'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
+        2,
+        &["dp.toml:11:8: ports.t: ", "gzip", "compress = \"zstd\""],
+    ),
+    config(
+        "recording_nowhere",
+        "[ports.s]\nkind = 'pcap'\npath = 'DIR/sample.pcap'\n[ports.t]\nkind = 'pcap'\npath = 'DIR/nowhere/x'\n[[pipelines]]\nfrom = ['s']\nto = ['t']\n",
+        2,
+        &[
+            "dp.toml:11:8: ports.t: ",
+            "nowhere does not exist",
+            "mkdir -p",
+        ],
+    ),
+    config(
+        "standard_input_with_nothing_in_it",
+        "[ports.s]\nkind = 'pcap'\npath = '-'\n[ports.lc0]\nkind = 'tap'\n[[pipelines]]\nfrom = ['s']\nto = ['lc0']\n",
+        2,
+        &["port s: standard input: the file is empty"],
     ),
     config(
         "source_of_two_pipelines",

@@ -362,7 +362,7 @@ fn from_tcpdump() {
     let out = folder.path().join("out");
     let run = Run::new("-", "pace = 'top'", out.to_str().expect("UTF-8"), "");
     let line = format!(
-        "tcpdump -i in0 -n -U --immediate-mode -Z root -c {COUNT} -w - | {}",
+        "tcpdump -i in0 -n -U --immediate-mode -s 9216 -B 32768 -Z root -c {COUNT} -w - | {}",
         run.line()
     );
     let mut running = ns

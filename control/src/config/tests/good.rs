@@ -493,8 +493,8 @@ engine
   2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy
 note: port \"down\" (line 23) is in no pipeline; it is not opened
 note: port \"packets\" (line 52) is in no pipeline; it is not opened
-note: port \"far\" (line 64) is in no pipeline; it is not opened
-note: port \"beside\" (line 78) is in no pipeline; it is not opened
+note: port \"far\" (line 65) is in no pipeline; it is not opened
+note: port \"beside\" (line 79) is in no pipeline; it is not opened
 ";
     assert_eq!(plan, expected);
 }

@@ -120,6 +120,8 @@ mod tests {
     use super::*;
 
     type Frame = (u32, u64, Vec<u8>);
+    /// Name, link type, snapshot length, resolution.
+    type Interface = (String, i32, u32, u8);
 
     fn written(interfaces: &[String], frames: &[Frame]) -> Vec<u8> {
         let mut bytes = beginning("dataplane test", interfaces);
@@ -147,7 +149,7 @@ mod tests {
 
     /// As `pcap-parser` has it: the names, link types, snapshot lengths and resolutions of the interfaces,
     /// and the frames with the number of theirs.
-    fn parsed(bytes: &[u8]) -> (Vec<(String, i32, u32, u8)>, Vec<Frame>) {
+    fn parsed(bytes: &[u8]) -> (Vec<Interface>, Vec<Frame>) {
         use pcap_parser::{Block, OptionCode, PcapBlockOwned, PcapError};
         let mut reader = pcap_parser::create_reader(LONGEST_PACKET * 2, bytes).expect("a capture");
         let (mut interfaces, mut frames) = (Vec::new(), Vec::new());

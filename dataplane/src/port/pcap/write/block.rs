@@ -51,13 +51,13 @@ impl Outcome {
 }
 
 impl Block {
-    pub(super) fn new(lane: usize) -> Box<Self> {
-        Box::new(Self {
+    pub(super) fn new(lane: usize) -> Self {
+        Self {
             lane,
             bytes: Vec::with_capacity(BLOCK_BYTES),
             frames: 0,
             outcome: Outcome::default(),
-        })
+        }
     }
 
     pub(super) fn room(&self) -> usize {
@@ -75,7 +75,7 @@ impl Block {
 #[derive(Debug)]
 pub(super) struct Lane {
     /// Has room for every block of the worker.
-    pub(super) returned: ArrayQueue<Box<Block>>,
+    pub(super) returned: ArrayQueue<Block>,
     pub(super) waker: OnceLock<Arc<Waker>>,
     /// The worker has counted what it had not got back; nothing more of it is to be written.
     pub(super) closed: AtomicBool,
@@ -85,7 +85,7 @@ pub(super) struct Lane {
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Has room for every block of every worker.
-    full: ArrayQueue<Box<Block>>,
+    full: ArrayQueue<Block>,
     pub(super) lanes: Box<[Lane]>,
     /// Where the recorder sleeps while there is nothing to write.
     pub(super) bed: Bed,
@@ -121,7 +121,7 @@ impl Shared {
     }
 
     /// A worker's: hands a block on.
-    pub(super) fn hand_on(&self, block: Box<Block>) {
+    pub(super) fn hand_on(&self, block: Block) {
         // There are only as many blocks as the queue has room for.
         let pushed = self.full.push(block);
         debug_assert!(pushed.is_ok());
@@ -129,7 +129,7 @@ impl Shared {
     }
 
     /// The recorder's: the next block that somebody still waits for.
-    pub(super) fn take(&self) -> Option<Box<Block>> {
+    pub(super) fn take(&self) -> Option<Block> {
         loop {
             let block = self.full.pop()?;
             if !self.is_closed(block.lane) {
@@ -155,7 +155,7 @@ impl Shared {
     }
 
     /// The recorder's: gives a block back with its outcome.
-    pub(super) fn give_back(&self, block: Box<Block>) {
+    pub(super) fn give_back(&self, block: Block) {
         debug_assert_eq!(block.outcome.total(), block.frames);
         let lane = &self.lanes[block.lane];
         let pushed = lane.returned.push(block);

@@ -119,7 +119,7 @@ pub(super) struct Recording {
     limits: Limits,
     file: Option<Progress>,
     pack: Option<Pack>,
-    held: Vec<Box<Block>>,
+    held: Vec<Block>,
     failing: Option<Failing>,
     news: Vec<PortFailure>,
 }
@@ -169,7 +169,7 @@ impl Recording {
     }
 
     /// Takes a block. What came of it is known once [`done`](Self::done) hands it out.
-    pub(super) fn record(&mut self, mut block: Box<Block>, now: Instant, stop: BorrowedFd<'_>) {
+    pub(super) fn record(&mut self, mut block: Block, now: Instant, stop: BorrowedFd<'_>) {
         let bytes = std::mem::take(&mut block.bytes);
         let number = self.held.len();
         self.held.push(block);
@@ -212,7 +212,7 @@ impl Recording {
     }
 
     /// The blocks whose outcome is known.
-    pub(super) fn done(&mut self) -> impl Iterator<Item = Box<Block>> {
+    pub(super) fn done(&mut self) -> impl Iterator<Item = Block> {
         let mut done = self.held.len();
         if let Some(pack) = &mut self.pack
             && let Some(&Piece { block, .. }) = pack.pieces.first()

@@ -28,9 +28,9 @@ pub struct PcapSink {
     patience: u64,
     index: PortIndex,
     /// The last one came back last: its memory is still warm.
-    empty: Vec<Box<Block>>,
+    empty: Vec<Block>,
     /// The block in hand.
-    block: Option<Box<Block>>,
+    block: Option<Block>,
     /// How many blocks the recorder has.
     out: usize,
     in_flight: u64,
@@ -84,7 +84,7 @@ impl PcapSink {
         if self.block.is_none() {
             self.block = self.empty.pop();
         }
-        self.block.as_deref_mut()
+        self.block.as_mut()
     }
 
     /// Counts what came of blocks that are back. Answers whether there were any.

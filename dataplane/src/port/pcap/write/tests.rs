@@ -553,7 +553,7 @@ fn frames_reach_the_output_with_their_times_and_interfaces() {
     assert_eq!(tx.bytes, written(&all).written_bytes);
     sink.close(&mut io, Reason::Shutdown);
     drop(recorder);
-    assert_eq!(tape.frames(), [all.clone()]);
+    assert_eq!(tape.frames(), std::slice::from_ref(&all));
     assert_eq!(tape.reel().finished, 1);
     let file = tape.reel().files[0].clone();
     let packets = file.len() - all.iter().map(|(_, f)| packet_len(f.len())).sum::<usize>();
