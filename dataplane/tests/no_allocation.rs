@@ -114,7 +114,6 @@ fn loopback() -> VxlanPort {
         sink.into()
     };
     let options = VxlanOptions {
-        name: "net".to_owned(),
         vni: 42,
         max_frame: 1522,
         peer: None,

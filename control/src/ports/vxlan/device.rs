@@ -87,7 +87,6 @@ impl VxlanDevice {
         Ok(Self {
             ns,
             options: VxlanOptions {
-                name: port.name.clone(),
                 vni: *settings.vni,
                 max_frame: (*settings.mtu + HEADERS) as usize,
                 peer: settings.remote.as_ref().map(|remote| **remote),
@@ -105,7 +104,7 @@ impl Device for VxlanDevice {
     fn open(&mut self, queue: u32, _core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
         let sockets = self.sockets.get_mut(queue as usize).and_then(Option::take);
         Ok(sockets.map(|(source, sinks)| {
-            Box::new(VxlanPort::new(self.options.clone(), source, sinks)) as Box<dyn Port>
+            Box::new(VxlanPort::new(self.options, source, sinks)) as Box<dyn Port>
         }))
     }
 

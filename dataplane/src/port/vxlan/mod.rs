@@ -43,10 +43,8 @@ const BATCH: usize = 64;
 const LAST: usize = 1 << 16;
 
 /// What a VXLAN port is told when it is made.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct VxlanOptions {
-    /// Its name, for messages.
-    pub name: String,
     /// The network, of [`VNI_BITS`](header::VNI_BITS) bits.
     pub vni: u32,
     /// The longest frame, Ethernet header and tags included, in bytes.
@@ -173,7 +171,9 @@ impl VxlanPort {
         let (reason, trouble) = match errno {
             libc::EMSGSIZE => (Reason::TooLong, Some(Trouble::PathMtu)),
             libc::EAGAIN | libc::ENOBUFS => (Reason::SinkFull, None),
-            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN => {
+            // EINVAL: the address that the socket is connected from is no address of this host any more
+            // (net/ipv4/route.c, `ip_route_output_key_hash_rcu`).
+            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EINVAL => {
                 (Reason::LinkDown, Some(Trouble::Down))
             }
             _ => (Reason::WriteError, Some(Trouble::Refused)),
@@ -199,19 +199,17 @@ impl VxlanPort {
         if again {
             return;
         }
-        let VxlanOptions {
-            name, max_frame, ..
-        } = &self.options;
+        let max_frame = self.options.max_frame;
         let error = std::io::Error::from_raw_os_error(errno);
         let message = match trouble {
             Trouble::PathMtu => format!(
-                "{name}: a frame is too long for the way to the peer, with its outer headers ({error}); it and further ones are counted as too_long; set dont_fragment = false, or make the MTU of the way larger or that of the frames smaller"
+                "a frame is too long for the way to the peer, with its outer headers ({error}); it and further ones are counted as too_long; set dont_fragment = false, or make the MTU of the way larger or that of the frames smaller"
             ),
             Trouble::Down => format!(
-                "{name}: there is no way to the peer: {error}; its frames are counted as link_down until there is one again (ip route)"
+                "there is no way to the peer: {error}; its frames are counted as link_down until there is one again (ip address, ip route)"
             ),
             Trouble::Refused => format!(
-                "{name}: a datagram could not be sent: {error}; it and further ones are counted as write_error; {}",
+                "a datagram could not be sent: {error}; it and further ones are counted as write_error; {}",
                 match errno {
                     libc::ECONNREFUSED =>
                         "nothing listens there: start the far end, or correct remote and port",
@@ -220,7 +218,7 @@ impl VxlanPort {
                 }
             ),
             Trouble::Long => format!(
-                "{name}: a datagram holds a frame of more than {max_frame} bytes, counted as too_long like further ones; set a larger mtu, or turn segmentation offload off where it is sent (ethtool -K DEVICE tso off gso off)"
+                "a datagram holds a frame of more than {max_frame} bytes, counted as too_long like further ones; set a larger mtu, or turn segmentation offload off where it is sent (ethtool -K DEVICE tso off gso off)"
             ),
         };
         io.trouble = true;
