@@ -285,7 +285,7 @@ fn promiscuous(end: Signal) {
 fn conversation(flow: u32) -> Vec<Vec<u8>> {
     let client = Ipv4Addr::from(0x0a01_0000 + flow);
     let frame = |number: u32| {
-        let there = number % 2 == 0;
+        let there = number.is_multiple_of(2);
         let (from, to) = if there {
             (client, SERVER)
         } else {

@@ -165,10 +165,7 @@ impl Device for PacketDevice {
                 let_in(socket.as_fd(), &takes).map_err(|e| self.fail(&e))?;
             }
         }
-        let interface = match self.config.interface() {
-            Some(name) => name,
-            None => "INTERFACE",
-        };
+        let interface = self.config.interface().unwrap_or("INTERFACE");
         Ok(Some(Box::new(AfPacketPort::new(
             socket,
             ring,

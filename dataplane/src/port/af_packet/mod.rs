@@ -181,7 +181,7 @@ impl Port for AfPacketPort {
             let Some(mut frame) = io.pool.alloc(region) else {
                 break;
             };
-            let arrived = match self.ring.next() {
+            let arrived = match self.ring.read() {
                 Next::Frame(arrived) => arrived,
                 other => {
                     io.pool.free(frame);
@@ -293,7 +293,7 @@ impl Port for AfPacketPort {
         rx.frames += dropped;
         rx.dropped.add(Reason::KernelFull, dropped);
         loop {
-            match self.ring.next() {
+            match self.ring.read() {
                 Next::Frame(arrived) => {
                     rx.receive(arrived.len);
                     rx.dropped.add(reason, 1);

@@ -147,7 +147,7 @@ impl Ring {
 
     /// The next frame. A block goes back to the kernel with the call after its last frame.
     #[inline]
-    pub fn next(&mut self) -> Next<'_> {
+    pub fn read(&mut self) -> Next<'_> {
         while self.left == 0 {
             if !self.readable() {
                 return Next::Nothing;

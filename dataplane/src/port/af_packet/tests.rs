@@ -168,7 +168,7 @@ fn block(frames: &[Sent]) -> Vec<u8> {
 
 /// What the reader gets of a frame.
 fn read(ring: &mut Ring) -> Option<Sent> {
-    match ring.next() {
+    match ring.read() {
         Next::Frame(arrived) => Some(Sent {
             bytes: arrived.bytes.to_vec(),
             len: (arrived.len != arrived.bytes.len()).then_some(arrived.len),
@@ -249,7 +249,7 @@ proptest! {
         prop_assert!(kernel.fill(&bytes));
         let mut said = 0_u64;
         for _ in 0..=SMALL {
-            match ring.next() {
+            match ring.read() {
                 Next::Frame(arrived) => {
                     prop_assert!(arrived.bytes.len() <= SMALL && arrived.len >= arrived.bytes.len());
                     said += 1;
@@ -454,7 +454,7 @@ fn what_does_not_fit_is_counted_and_the_first_is_told() {
                     told.contains("eth0") && told.contains("do something"),
                     "{told}"
                 );
-                b.send(&[sent.clone()]);
+                b.send(std::slice::from_ref(&sent));
                 assert_eq!(b.receive().len(), 0);
                 assert!(b.port.failure().is_none(), "and no other");
             }
