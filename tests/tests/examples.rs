@@ -12,10 +12,11 @@ use std::{
 
 use dataplane::packet::tcp_flags;
 use tests::{
-    Daemon, Need, Netns, Theme,
+    Daemon, Need, Netns, Theme, Tool,
     capture::{self, Listening},
-    daemon, frames, http,
+    daemon, frames, http, run,
     send::Sender,
+    wait_until,
 };
 
 /// How long frames may take through a busy machine.
@@ -34,6 +35,7 @@ struct Example {
 }
 
 const TCPDUMP: &[Need] = &[Need::Root, Need::Tool("tcpdump")];
+const TSHARK: &[Need] = &[Need::Root, Need::Tool("tshark")];
 const CURL: &[Need] = &[Need::Root, Need::Tool("curl")];
 const HOST: &[Need] = &[
     Need::Root,
@@ -96,6 +98,18 @@ const EXAMPLES: &[Example] = &[
         ],
         adapted: &[],
         works: stretches_a_network,
+    },
+    Example {
+        file: "record.toml",
+        needs: TSHARK,
+        adapted: &[],
+        works: records_what_is_sent,
+    },
+    Example {
+        file: "pipe.toml",
+        needs: TSHARK,
+        adapted: &[],
+        works: pipes_the_questions,
     },
     Example {
         file: "several-cores.toml",
@@ -309,10 +323,9 @@ fn two_hosts_talk(example: &Example) {
         Some(28),
         "a port that is not allowed"
     );
-    let stats = daemon.stop().explained();
+    hears_all(&daemon, &listening);
+    daemon.stop().explained();
     let heard = listening.after_the_device();
-    let written = daemon::port(&stats, "lc0").tx.frames;
-    assert_eq!(heard.len() as u64, written);
     assert!(
         heard
             .iter()
@@ -355,9 +368,66 @@ fn stretches_a_network(example: &Example) {
         Some(28),
         "a port that is not allowed"
     );
-    let stats = daemon.stop().explained();
-    let written = daemon::port(&stats, "lc0").tx.frames;
-    assert_eq!(listening.after_the_device().len() as u64, written);
+    hears_all(&daemon, &listening);
+    daemon.stop().explained();
+}
+
+/// Waits until who listens on lc0 has heard all that was written there: what it has not when the device goes
+/// is lost to it.
+fn hears_all(daemon: &Daemon, listening: &Listening) {
+    let mut last = (0, 0);
+    let all = wait_until(LIMIT, || {
+        let written = daemon::port(&daemon.stats(), "lc0").tx.frames;
+        last = (written, listening.frames().len() as u64);
+        written > 0 && last.0 == last.1
+    });
+    assert!(all, "written and heard: {last:?}");
+}
+
+/// Each frame that is sent into `in0` is in the one file that there is, for tshark to read.
+fn records_what_is_sent(example: &Example) {
+    let ns = Netns::new();
+    let daemon = example.start(&ns, &[]);
+    let sent = frames::mixed(200, 1514);
+    Sender::open(&ns, "in0").send(&sent);
+    let questions = |folder: &Path| {
+        let files = fs::read_dir(folder).expect("our own folder").flatten();
+        let mut recorded = files
+            .map(|file| file.path())
+            .filter(|path| path.extension().is_some_and(|end| end == "zst"));
+        let file = recorded.next().expect("a recording");
+        assert_eq!(recorded.next(), None);
+        let file = file.to_str().expect("UTF-8");
+        run("tshark", &["-n", "-r", file, "-Y", "udp.port == 53"])
+            .lines()
+            .count()
+    };
+    // Without the daemon's end: what is recorded can be read a second later.
+    let folder = daemon.folder().to_owned();
+    let read = wait_until(LIMIT, || questions(&folder) == sent.len());
+    assert!(read, "{}", questions(&folder));
+    daemon.stop().explained();
+}
+
+/// tshark sees at the end of the pipe what the policy lets through from its beginning.
+fn pipes_the_questions(example: &Example) {
+    let folder = daemon::folder();
+    let mut all = frames::mixed(100, 1514);
+    all.extend((0..50).map(|n| frames::udp(n, 5353, 200)));
+    capture::write(&folder.path().join("sample.pcap"), &all);
+    fs::write(folder.path().join("pipe.toml"), example.text()).expect("our own folder");
+    let pipe = format!(
+        "set -o pipefail; cat sample.pcap | '{}' --config pipe.toml --socket control.sock | tshark -n -r -",
+        daemon::binary("dataplane").display()
+    );
+    let output = Tool::new("bash")
+        .args(["-c", &pipe])
+        .current_dir(folder.path())
+        .output();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let seen = String::from_utf8_lossy(&output.stdout).lines().count();
+    assert_eq!(seen, 100, "{said}");
 }
 
 fn forwards_on_two_cores(example: &Example) {

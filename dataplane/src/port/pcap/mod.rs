@@ -1,4 +1,4 @@
-//! Capture files: [`mod@format`] knows their bytes, [`read`] plays them as a source, [`write`] records what
+//! Capture files: [`mod@format`] knows their bytes, [`read`] plays them as a source, [`mod@write`] records what
 //! a sink gets.
 
 #[cfg(test)]
