@@ -105,6 +105,29 @@ impl Run {
             .expect("a shell")
     }
 
+    /// Waits until the daemon has done all that it can while nobody reads. Answers how many frames it has taken.
+    fn wait_until_stuck(&self) -> u64 {
+        let received = || {
+            let output = Tool::new(daemon::binary("dpctl"))
+                .arg("--socket")
+                .arg(self.at("control.sock"))
+                .args(["stats", "--json"])
+                .output();
+            let stats = serde_json::from_slice::<Stats>(&output.stdout).ok();
+            stats.map_or(0, |stats| daemon::port(&stats, "in").rx.frames)
+        };
+        let mut last = 0;
+        let stuck = wait_until(LIMIT, || {
+            let now = received();
+            let stuck = now > 0 && now == last;
+            last = now;
+            thread::sleep(Duration::from_millis(50));
+            stuck
+        });
+        assert!(stuck, "{last} frames, and more all the time");
+        last
+    }
+
     fn stats(&self) -> Stats {
         let text = fs::read_to_string(self.at("summary.json")).expect("a summary");
         let stats = serde_json::from_str(&text).expect("statistics");
@@ -198,27 +221,10 @@ fn to_a_slow_reader() {
     let run = Run::new(&from, "pace = 'top'", "-", "");
     let mut child = run.spawn();
     let mut out = child.stdout.take().expect("piped");
-    // Nothing is read until the daemon has done all that it can without.
-    let dpctl = || {
-        let socket = run.at("control.sock");
-        let output = Tool::new(daemon::binary("dpctl"))
-            .arg("--socket")
-            .arg(socket)
-            .args(["stats", "--json"])
-            .output();
-        serde_json::from_slice::<Stats>(&output.stdout).ok()
-    };
-    let mut last = 0;
-    let stuck = wait_until(LIMIT, || {
-        let received = dpctl().map_or(0, |stats| daemon::port(&stats, "in").rx.frames);
-        let stuck = received > 0 && received == last;
-        last = received;
-        thread::sleep(Duration::from_millis(50));
-        stuck
-    });
+    let received = run.wait_until_stuck();
     assert!(
-        stuck && last < u64::from(COUNT),
-        "{last} of {COUNT}: it was to wait"
+        received < u64::from(COUNT),
+        "{received} of {COUNT}: it was to wait"
     );
     let bytes = read_slowly(&mut out);
     let (code, said) = finish(child);
@@ -270,6 +276,7 @@ fn to_a_reader_that_stops() {
     let mut child = run.spawn();
     let mut out = child.stdout.take().expect("piped");
     out.read_exact(&mut [0; 100_000]).expect("frames");
+    run.wait_until_stuck();
     let pid = nix::unistd::Pid::from_raw(child.id().cast_signed());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("our own child");
     let (code, said) = finish(child);
