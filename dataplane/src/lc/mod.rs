@@ -180,7 +180,8 @@ impl Lc {
     /// # Errors
     ///
     /// When it is shorter than an Ethernet header or longer than the device takes: then it is not counted
-    /// either. When frames before it were lost, or the device is gone.
+    /// either. When frames were lost since the last error, or the device is gone: this one was taken all the
+    /// same, and is among those that are lost or will be written.
     pub fn write(&mut self, frame: &[u8]) -> Result<(), LcError> {
         if !(SHORTEST..=self.longest).contains(&frame.len()) {
             return Err(LcError::Length {
@@ -189,32 +190,38 @@ impl Lc {
                 longest: self.longest,
             });
         }
+        let mut handed = false;
         let mut empty = loop {
             match self.io.pool.alloc(self.region) {
                 Some(empty) => break empty,
                 None => self.hand_over(true)?,
             }
+            handed = true;
         };
         let fits = self.io.pool.fill(&mut empty, frame);
         debug_assert!(fits, "slots are as long as the longest frame");
         self.gathered.push(self.io.pool.stage(empty));
         if self.gathered.len() == BATCH {
             self.hand_over(false)?;
+            handed = true;
         }
-        Ok(())
+        match handed {
+            true => self.tell(),
+            false => Ok(()),
+        }
     }
 
     /// Hands all frames to the kernel, and waits until it has taken them: listeners have them then.
     ///
     /// # Errors
     ///
-    /// When some were lost since the last error, or the device is gone.
+    /// When some were lost since the last error, or the device is gone. It waits for the others all the same.
     pub fn flush(&mut self) -> Result<(), LcError> {
         self.hand_over(false)?;
         while self.port.in_flight() > 0 {
             self.hand_over(true)?;
         }
-        Ok(())
+        self.tell()
     }
 
     /// What became of the frames: offered, written and their bytes, lost and why. Those that wait to be
@@ -240,7 +247,7 @@ impl Lc {
                 .map_err(|e| refused(&self.name, e))?;
             self.reap();
         }
-        self.tell()
+        Ok(())
     }
 
     /// Takes the kernel's answers. Tells whether there were any.

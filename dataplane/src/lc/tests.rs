@@ -73,6 +73,30 @@ fn what_no_device_takes_is_refused_and_not_counted() {
     assert_eq!(lc.counters().offered, 2);
 }
 
+/// Whoever goes on after a loss finds every frame in a counter.
+#[test]
+fn a_loss_before_it_does_not_cost_a_frame() {
+    let mut lc = lc();
+    let slots = lc.io.pool.count(lc.region).total as usize;
+    let write = |lc: &mut Lc, frames: usize| {
+        let told = (0..frames).map(|_| lc.write(&[1; 60]));
+        told.filter(Result::is_err).count()
+    };
+    assert_eq!(write(&mut lc, slots), 0);
+    // No slot is left: the next frame finds out what became of those before it, and is written itself.
+    answer(&mut lc, Some(-libc::EIO));
+    assert_eq!(write(&mut lc, 1), 1);
+    let counters = *lc.counters();
+    assert_eq!(counters.dropped.get(Reason::LinkDown), slots as u64);
+    assert_eq!(lc.gathered.len(), 1);
+    assert_eq!(write(&mut lc, BATCH - 1), 0);
+    answer(&mut lc, None);
+    lc.flush().expect("told before");
+    assert_eq!(lc.counters().offered, (slots + BATCH) as u64);
+    assert_eq!(lc.counters().frames, BATCH as u64);
+    lc.io.pool.audit().expect("the pool's law");
+}
+
 #[test]
 fn losses_are_told_once_and_a_lost_device_for_ever() {
     let mut lc = lc();
