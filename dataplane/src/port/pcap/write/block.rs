@@ -97,6 +97,8 @@ pub(super) struct Shared {
     pub(super) stopped: EventFd,
     /// The output can do no more.
     pub(super) gone: AtomicBool,
+    /// The recorder has ended without giving back all blocks: what was in the others is lost.
+    pub(super) abandoned: AtomicBool,
     /// What a worker is to report.
     pub(super) news: ArrayQueue<PortFailure>,
 }
@@ -116,6 +118,7 @@ impl Shared {
             stop: AtomicBool::new(false),
             stopped: EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?,
             gone: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             news: ArrayQueue::new(NEWS),
         })
     }

@@ -63,6 +63,7 @@ impl Recorder {
                     let _ = ready.send(Ok(()));
                     let outcome = catch_unwind(AssertUnwindSafe(|| run(recording, &theirs)));
                     if outcome.is_err() {
+                        theirs.abandoned.store(true, Ordering::Release);
                         theirs.give_up(
                             "its writer panicked; this is a defect of dataplane: please report it"
                                 .to_owned(),

@@ -87,9 +87,22 @@ impl PcapSink {
         self.block.as_mut()
     }
 
+    /// Counts frames that nobody will write: those in the block in hand, and in those that do not come back.
+    #[cold]
+    fn abandon(&mut self, io: &mut Io) {
+        let tx = &mut io.count(self.index).tx;
+        tx.dropped.add(Reason::WriteError, self.in_flight);
+        (self.in_flight, self.out) = (0, 0);
+        if let Some(block) = &mut self.block {
+            block.clear();
+        }
+    }
+
     /// Counts what came of blocks that are back. Answers whether there were any.
     fn collect(&mut self, io: &mut Io) -> bool {
         let mut any = false;
+        // Before the queue is looked at: what was given back until then is in it.
+        let abandoned = self.shared.abandoned.load(Ordering::Acquire);
         while let Some(mut block) = self.shared.lanes[self.lane].returned.pop() {
             any = true;
             self.out -= 1;
@@ -102,6 +115,10 @@ impl PcapSink {
             tx.dropped.add(Reason::WriteError, outcome.write_error);
             block.clear();
             self.empty.push(block);
+        }
+        if abandoned && self.in_flight > 0 {
+            any = true;
+            self.abandon(io);
         }
         if !self.dead && self.shared.gone.load(Ordering::Acquire) {
             self.dead = true;
