@@ -1,8 +1,11 @@
 //! What the control plane tells a worker: to begin, to close and open ports, to report, to stop.
 
+use std::time::Duration;
+
 use super::{
     Worker, clock,
     mailbox::{Command, Message},
+    refused,
     report::Report,
     ring::Tag,
 };
@@ -13,6 +16,10 @@ use crate::{
 
 /// How long a worker that has stopped waits for cancelled operations to let go of their slots.
 const LET_GO: u64 = 20_000_000;
+
+/// How long it sleeps, at its end, before it looks again for what is on its way by other means than its ring:
+/// what writes a recording may need this core to come to its end.
+const GLANCE: Duration = Duration::from_micros(100);
 
 impl Worker {
     /// Takes all commands. Answers whether one of them was to stop.
@@ -123,8 +130,10 @@ impl Worker {
         let began = clock();
         let mut deadlines = std::mem::take(&mut self.deadlines);
         let ports = self.ports.iter_mut();
-        deadlines
-            .extend(ports.map(|port| port.as_mut().map_or(0, |p| began + p.drain(&mut self.io))));
+        deadlines.extend(ports.map(|port| match port {
+            Some(port) => began.saturating_add(port.drain(&mut self.io)),
+            None => 0,
+        }));
         let unwritten = |(port, deadline): (&Option<Box<dyn Port>>, &u64), now| {
             now < *deadline && port.as_ref().is_some_and(|p| p.in_flight() > 0)
         };
@@ -134,7 +143,11 @@ impl Worker {
             .zip(&deadlines)
             .any(|port| unwritten(port, self.io.now))
         {
-            self.turn();
+            if !self.turn()
+                && let Err(e) = self.io.ring.sleep(Some(GLANCE))
+            {
+                refused(&e);
+            }
         }
         for at in 0..self.ports.len() {
             if self.ports[at].is_some() {

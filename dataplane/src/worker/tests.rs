@@ -296,7 +296,7 @@ fn a_patient_source_goes_on_when_there_is_room_and_ends() {
 #[test]
 fn a_sink_has_the_time_that_it_asks_for_to_write_what_it_has() {
     // (nanoseconds, written, dropped)
-    for (drain, written, dropped) in [(0, 0, 10), (1_000_000_000, 10, 0)] {
+    for (drain, written, dropped) in [(0, 0, 10), (1_000_000_000, 10, 0), (u64::MAX, 10, 0)] {
         let slow = |sink: &mut Scripted| sink.drain = drain;
         let mut b = bench_with(10, None, true, slow, false);
         assert!(b.mailbox.send(Command::Go).is_ok());
