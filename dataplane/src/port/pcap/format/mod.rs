@@ -38,13 +38,6 @@ pub struct Record<'a> {
     pub original: u32,
 }
 
-impl Record<'_> {
-    /// Whether less was captured than was there.
-    pub(crate) fn is_cut(&self) -> bool {
-        self.original as usize > self.data.len()
-    }
-}
-
 /// Which of the formats a capture is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {

@@ -141,7 +141,7 @@ mod tests {
         assert_eq!(reader.format(), Format::Pcapng);
         let mut frames = Vec::new();
         while let Some(record) = reader.next_record().expect("a whole file") {
-            assert!(!record.is_cut());
+            assert_eq!(record.original as usize, record.data.len());
             frames.push((record.timestamp.expect("a time"), record.data.to_vec()));
         }
         frames

@@ -42,7 +42,6 @@ pub struct PcapSource {
     /// The worker's clock when the first frame was due.
     start: Option<u64>,
     delivered: u64,
-    cut: u64,
     ended: bool,
     failure: Option<PortFailure>,
 }
@@ -71,16 +70,9 @@ impl PcapSource {
             next: 0,
             start: None,
             delivered: 0,
-            cut: 0,
             ended: false,
             failure: None,
         }
-    }
-
-    /// Frames, among those that have come as far as the worker, that a snapshot length had cut when they
-    /// were captured. They are sent as they are.
-    pub fn cut_frames(&self) -> u64 {
-        self.cut
     }
 
     /// Has a block in hand with a frame in it, unless none is there.
@@ -106,7 +98,6 @@ impl PcapSource {
             match reader.next() {
                 None => return false,
                 Some(Message::Frames(block)) => {
-                    self.cut += u64::from(block.cut);
                     self.next = 0;
                     self.block = Some(block);
                 }

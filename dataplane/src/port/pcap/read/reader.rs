@@ -59,8 +59,6 @@ pub(super) struct Entry {
 pub(super) struct Block {
     bytes: Vec<u8>,
     entries: Vec<Entry>,
-    /// How many of the frames were cut by a snapshot length.
-    pub(super) cut: u32,
 }
 
 impl Block {
@@ -68,7 +66,6 @@ impl Block {
         Box::new(Self {
             bytes: Vec::with_capacity(BLOCK_BYTES),
             entries: Vec::with_capacity(BLOCK_FRAMES),
-            cut: 0,
         })
     }
 
@@ -89,7 +86,6 @@ impl Block {
     fn clear(&mut self) {
         self.bytes.clear();
         self.entries.clear();
-        self.cut = 0;
     }
 
     /// The `n`-th frame's place and bytes.
@@ -207,7 +203,7 @@ impl Filler<'_> {
     }
 
     /// Puts a frame into a block. `false` when the thread is to stop.
-    fn push(&mut self, at: u64, captured: u64, frame: &[u8], cut: bool) -> bool {
+    fn push(&mut self, at: u64, captured: u64, frame: &[u8]) -> bool {
         if !self.block.as_ref().is_some_and(|b| b.has_room(frame.len())) {
             self.publish();
             if self.block.is_none() {
@@ -219,7 +215,6 @@ impl Filler<'_> {
         }
         if let Some(block) = &mut self.block {
             block.push(at, captured, frame);
-            block.cut += u32::from(cut);
         }
         true
     }
@@ -333,7 +328,7 @@ fn read<'a>(capture: &'a OpenedCapture, filler: &Rc<RefCell<Filler<'a>>>) -> Res
             let at = timeline.place(record.timestamp);
             let captured = timeline.captured(record.timestamp);
             let mut filler = filler.borrow_mut();
-            if !filler.push(at, captured, record.data, record.is_cut()) {
+            if !filler.push(at, captured, record.data) {
                 return Ok(());
             }
         }
