@@ -14,9 +14,9 @@ use crate::{
     frame::{HugePages, Region, RegionError, RegionId, Staged},
     policy::Reason,
     port::{
-        Io, Place, Port,
+        Io, Place, Port, SHORTEST,
         tap::{
-            Layer, SHORTEST, TapOptions, TapPort,
+            Layer, TapOptions, TapPort,
             device::{self, DeviceError},
         },
     },

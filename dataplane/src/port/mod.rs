@@ -116,6 +116,9 @@ impl Io {
     }
 }
 
+/// An Ethernet header, in bytes: nothing shorter is a frame. The kernel refuses to send it (EINVAL from a TAP).
+pub(crate) const SHORTEST: usize = 14;
+
 /// How long writes that the kernel has are waited for when a worker stops, in nanoseconds.
 pub(crate) const KERNEL_DRAIN: u64 = 25_000_000;
 

@@ -23,7 +23,7 @@ use std::{
 pub use open::{OpenError, PacketSocket, Sharing, SocketOptions, Statistics, let_in, open};
 pub use ring::{Arrived, BLOCK, Next, Ring};
 
-use super::{Io, Place, Port, PortFailure, Wait};
+use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
     frame::{Frame, RegionId, Staged},
     policy::Reason,
@@ -33,9 +33,7 @@ use crate::{
     },
 };
 
-/// An Ethernet header, in bytes: nothing shorter is a frame.
-const SHORTEST: usize = 14;
-/// The two addresses of one: what stands before a VLAN tag.
+/// The two addresses of an Ethernet header: what stands before a VLAN tag.
 const ADDRESSES: usize = 12;
 /// A VLAN tag.
 const TAG: usize = 4;

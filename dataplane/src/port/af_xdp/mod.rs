@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 pub use open::{BindMode, Granted, OpenError, OpenQueue, QueueOptions, open};
 pub use rings::{Kick, Received, Rings, Transmit, XskRings};
 
-use super::{Io, Place, Port, PortFailure, Wait};
+use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
     frame::{Frame, Region, RegionId, SlotRef, Staged},
     policy::Reason,
@@ -24,9 +24,6 @@ use crate::{
     },
 };
 use rings::CHUNK;
-
-/// An Ethernet header; shorter frames are not transmitted.
-const SHORTEST: usize = 14;
 
 /// How soon completions are looked for when nothing else happens, in nanoseconds.
 const COMPLETION_CHECK: u64 = 1_000_000;

@@ -19,15 +19,12 @@ use std::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 pub use self::packet::{DESTINATION_ADDRESS, SOURCE_ADDRESS};
-use super::{Io, Place, Port, PortFailure, Wait};
+use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
     frame::{Frame, Staged},
     policy::Reason,
     worker::ring::{Completion, Op, Target},
 };
-
-/// An Ethernet header: the kernel answers EINVAL to anything shorter.
-pub(crate) const SHORTEST: usize = 14;
 
 /// Reads that wait in the kernel; 64 do 30 % better than read(2), and stay in order.
 const PARKED: usize = 64;

@@ -22,7 +22,7 @@ use self::{
     flow::FlowHash,
     socket::{Batch, Datagram},
 };
-use super::{Io, Place, Port, PortFailure, Wait};
+use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
     frame::{Frame, Staged},
     policy::Reason,
@@ -31,9 +31,6 @@ use crate::{
         ring::{Completion, Op, Target},
     },
 };
-
-/// An Ethernet header.
-const SHORTEST: usize = 14;
 
 /// Datagrams that one system call receives.
 const BATCH: usize = 64;

@@ -19,11 +19,8 @@ use super::format;
 use crate::{
     frame::{Frame, RegionId, Staged},
     policy::Reason,
-    port::{Io, Place, Port, PortFailure, PortIndex, Wait},
+    port::{Io, Place, Port, PortFailure, PortIndex, SHORTEST, Wait},
 };
-
-/// An Ethernet header, in bytes: nothing shorter is a frame.
-const SHORTEST: usize = 14;
 
 /// A capture as a port. Time begins with the first frame that [`Port::receive`] finds, so that a start
 /// that is held back moves the whole capture.
