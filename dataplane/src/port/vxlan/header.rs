@@ -8,7 +8,7 @@
 use crate::policy::Reason;
 
 /// Bytes of the header.
-pub const LEN: usize = 8;
+pub(super) const LEN: usize = 8;
 
 /// The I flag: the VNI is valid.
 const VNI_IS_VALID: u8 = 0x08;
@@ -17,7 +17,7 @@ const VNI_IS_VALID: u8 = 0x08;
 pub const VNI_BITS: u32 = 24;
 
 /// The header of every datagram to a network.
-pub const fn encode(vni: u32) -> [u8; LEN] {
+pub(super) const fn encode(vni: u32) -> [u8; LEN] {
     let [_, a, b, c] = vni.to_be_bytes();
     [VNI_IS_VALID, 0, 0, 0, a, b, c, 0]
 }

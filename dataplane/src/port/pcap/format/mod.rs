@@ -11,7 +11,7 @@ mod classic;
 mod error;
 mod input;
 mod pcapng;
-pub mod write;
+pub(crate) mod write;
 
 use std::io::Read;
 

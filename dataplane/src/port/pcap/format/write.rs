@@ -25,11 +25,11 @@ const IF_TSRESOL: u16 = 9;
 const PACKET_OVERHEAD: usize = 32;
 
 /// Bytes of the block of the longest frame.
-pub const LONGEST_PACKET: usize = packet_len(MAX_FRAME);
+pub(crate) const LONGEST_PACKET: usize = packet_len(MAX_FRAME);
 
 /// The beginning of a file: the section header, and a description of each interface, whose number is its
 /// place. All have one link type and one snapshot length: libpcap reads no file where they differ.
-pub fn beginning(program: &str, interfaces: &[String]) -> Vec<u8> {
+pub(crate) fn beginning(program: &str, interfaces: &[String]) -> Vec<u8> {
     let mut bytes = Vec::new();
     block(&mut bytes, SECTION_HEADER, |body| {
         body.extend(BYTE_ORDER_MAGIC.to_le_bytes());
@@ -55,13 +55,13 @@ pub fn beginning(program: &str, interfaces: &[String]) -> Vec<u8> {
 
 /// Bytes of the enhanced packet block of a frame.
 #[inline]
-pub const fn packet_len(frame: usize) -> usize {
+pub(crate) const fn packet_len(frame: usize) -> usize {
     PACKET_OVERHEAD + frame.next_multiple_of(4)
 }
 
 /// Appends a frame's enhanced packet block: [`packet_len`] bytes. `time` is nanoseconds since 1970.
 #[inline]
-pub fn packet(bytes: &mut Vec<u8>, interface: u32, time: u64, frame: &[u8]) {
+pub(crate) fn packet(bytes: &mut Vec<u8>, interface: u32, time: u64, frame: &[u8]) {
     let total = packet_len(frame.len()) as u32;
     let length = frame.len() as u32;
     let mut head = [0; PACKET_OVERHEAD - 4];
@@ -87,7 +87,7 @@ pub fn packet(bytes: &mut Vec<u8>, interface: u32, time: u64, frame: &[u8]) {
 
 /// The first of several packet blocks as [`packet`] wrote them: its bytes and how long its frame is.
 #[inline]
-pub fn first_packet(blocks: &[u8]) -> Option<(usize, usize)> {
+pub(crate) fn first_packet(blocks: &[u8]) -> Option<(usize, usize)> {
     let word = |at: usize| {
         let bytes = blocks.get(at..at + 4)?;
         Some(u32::from_le_bytes(bytes.try_into().ok()?) as usize)
