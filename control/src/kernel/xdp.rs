@@ -107,7 +107,7 @@ pub struct QueueCounters {
 /// The program on one interface. Detached when dropped; gone with the process, too.
 pub struct XdpProgram {
     // Before the program: the interface is free first.
-    _link: OwnedFd,
+    _link: link::XdpLink,
     xsks: XskMap<MapData>,
     claims: Array<MapData, u32>,
     counters: PerCpuArray<MapData, u64>,

@@ -234,6 +234,24 @@ fn a_program_that_is_there_is_named_and_ours_leaves_nothing() {
 }
 
 #[test]
+fn the_interface_is_free_although_somebody_still_looks_at_the_link() {
+    in_new_netns_with_bpf(|| {
+        let ns = NetNs::own();
+        let _tap = Tap::create(&ns, &TapOptions::active("xdp0")).unwrap();
+        let options = XdpOptions {
+            mode: XdpChoice::Auto,
+            queues: 1,
+            unclaimed: Unclaimed::Pass,
+        };
+        let program = XdpProgram::attach(&ns, "xdp0", &options).unwrap();
+        let looked_at = program._link.as_fd().try_clone_to_owned().unwrap();
+        drop(program);
+        XdpProgram::attach(&ns, "xdp0", &options).unwrap();
+        drop(looked_at);
+    });
+}
+
+#[test]
 fn only_what_the_driver_refuses_is_tried_in_the_other_mode() {
     for (errno, ends) in [
         (libc::EOPNOTSUPP, false),
