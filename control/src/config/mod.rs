@@ -20,6 +20,7 @@ mod spread;
 mod system;
 #[cfg(test)]
 pub(crate) mod tests;
+mod units;
 mod value;
 
 pub use cores::{CoreList, CoreListError};
@@ -35,7 +36,8 @@ pub use plan::{
 };
 pub use reader::At;
 pub use system::SystemMachine;
+pub use units::Size;
 pub(crate) use {
     choice::choice, error::hint, file::is_plain, reader::Reader, rules::Text as RuleText,
-    value::Value,
+    units::time_text, value::Value,
 };

@@ -8,6 +8,7 @@ use toml::de::DeValue;
 use super::{
     error::{Position, alternatives, nearest},
     reader::{At, Reader, Source},
+    units::Size,
 };
 
 /// One value and the key that it belongs to.
@@ -157,6 +158,21 @@ impl<'a, 'i> Value<'a, 'i> {
             Some(_) => self.wrong("a time of at most a day"),
             None => self.wrong(expected),
         }
+    }
+
+    /// A size within `range`, with its unit; `example` is one, for the error.
+    pub(crate) fn size(&self, range: RangeInclusive<u64>, example: &str) -> Option<Size> {
+        let (least, most) = (Size(*range.start()), Size(*range.end()));
+        let expected = match *range.end() {
+            u64::MAX => format!("a size of at least \"{least}\", such as \"{example}\""),
+            _ => format!("a size from \"{least}\" to \"{most}\", such as \"{example}\""),
+        };
+        match self.value {
+            DeValue::String(text) => text.parse().ok(),
+            _ => None,
+        }
+        .filter(|size: &Size| range.contains(&size.0))
+        .or_else(|| self.wrong(&expected))
     }
 
     /// The elements of a list; `of` says what is expected, for the error.

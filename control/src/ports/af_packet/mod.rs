@@ -4,17 +4,15 @@
 mod check;
 mod device;
 
-use std::fmt;
-
 use caps::Capability;
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{
     Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
     interface::{interface_name, netns_name},
 };
 use crate::{
-    config::{At, Link, Plan, PlannedPort, Reader, Site, Value, choice},
+    config::{At, Link, Plan, PlannedPort, Reader, Site, Size, choice},
     daemon::StartError,
 };
 
@@ -50,8 +48,8 @@ pub struct AfPacket {
     /// The longest frame, without its Ethernet header, in bytes; `None` is what the interface has.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mtu: Option<At<u32>>,
-    /// How much the kernel keeps for a worker that is busy.
-    pub buffer: Buffer,
+    /// How much the kernel keeps for a worker that is busy: memory for frames that wait, for each worker.
+    pub buffer: Size,
 }
 
 choice! {
@@ -76,55 +74,9 @@ choice! {
     }
 }
 
-/// Memory for the frames that wait in the kernel, for each worker, in bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Buffer(u32);
-
-impl Buffer {
-    /// Units in bytes, the largest first.
-    const UNITS: [(&str, u64); 3] = [("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-
-    fn read(value: &Value<'_, '_>) -> Option<Self> {
-        let text = value.string()?;
-        let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-        let (number, unit) = text.split_at(digits);
-        let unit = Self::UNITS.iter().find(|(name, _)| *name == unit);
-        let bytes = unit.and_then(|(_, bytes)| number.parse::<u64>().ok()?.checked_mul(*bytes));
-        match bytes {
-            Some(bytes) if (256 << 10..=1 << 30).contains(&bytes) => Some(Self(bytes as u32)),
-            _ => {
-                value.error(format!(
-                    "must be a size from \"256KiB\" to \"1GiB\", such as \"16MiB\", not {text:?}"
-                ));
-                None
-            }
-        }
-    }
-}
-
-impl Default for Buffer {
-    /// Some 60 ms of a million short frames a second, or 13 ms of 10 Gbit/s.
-    fn default() -> Self {
-        Self(16 << 20)
-    }
-}
-
-impl fmt::Display for Buffer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = u64::from(self.0);
-        let whole = |(_, unit): &&(&str, u64)| bytes.is_multiple_of(*unit);
-        match Self::UNITS.iter().find(whole) {
-            Some((name, unit)) => write!(f, "{}{name}", bytes / unit),
-            None => write!(f, "{bytes}"),
-        }
-    }
-}
-
-impl Serialize for Buffer {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
+/// What the kernel keeps for a worker unless `buffer` says otherwise: some 60 ms of a million short frames a
+/// second, or 13 ms of 10 Gbit/s.
+const BUFFER: Size = Size(16 << 20);
 
 impl AfPacket {
     /// Reads the keys of the kind.
@@ -135,7 +87,7 @@ impl AfPacket {
         let direction = table.take("direction", |v| v.choice(Direction::ALL, &[]));
         let checksums = table.take("checksums", |v| v.choice(Checksums::ALL, &[]));
         let mtu = table.take_at("mtu", |v| v.integer(68..=LARGEST_MTU).map(|mtu| mtu as u32));
-        let buffer = table.take("buffer", |v| Buffer::read(&v));
+        let buffer = table.take("buffer", |v| v.size(256 << 10..=1 << 30, "16MiB"));
         Some(Self {
             interface: interface?,
             netns,
@@ -146,7 +98,7 @@ impl AfPacket {
             direction: direction.unwrap_or_default(),
             checksums: checksums.unwrap_or_default(),
             mtu,
-            buffer: buffer.unwrap_or_default(),
+            buffer: buffer.unwrap_or(BUFFER),
         })
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use dataplane::port::pcap::write::Limits;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use crate::config::Value;
+use crate::config::{Size, Value, time_text};
 
 /// The smallest file: room for its beginning and some frames.
 const SMALLEST: u64 = 4_096;
@@ -14,7 +14,7 @@ const SMALLEST: u64 = 4_096;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rotate {
     /// The most bytes of a file.
-    pub size: Option<u64>,
+    pub size: Option<Size>,
     /// How long a file is written.
     pub time: Option<Duration>,
     /// The most frames of a file.
@@ -27,7 +27,7 @@ impl Rotate {
         let forms = "a table such as { size = \"100MB\", time = \"60s\", frames = 1000000 }";
         let mut table = value.table(format!("{}.rotate", value.context()), forms)?;
         let rotate = Self {
-            size: table.take("size", |v| size(&v)),
+            size: table.take("size", |v| v.size(SMALLEST..=u64::MAX, "100MB")),
             time: table.take("time", |v| {
                 let time = v.duration()?;
                 if time < Duration::from_secs(1) {
@@ -48,7 +48,7 @@ impl Rotate {
 
     pub(super) fn limits(self) -> Limits {
         Limits {
-            size: self.size,
+            size: self.size.map(|size| size.0),
             time: self.time,
             frames: self.frames,
         }
@@ -57,7 +57,8 @@ impl Rotate {
     /// In the words of `--check`: `100MB or 60s`.
     pub(super) fn describe(self) -> String {
         let frames = self.frames.map(|frames| format!("{frames} frames"));
-        let all = [self.size.map(size_text), self.time.map(time_text), frames];
+        let size = self.size.map(|size| size.to_string());
+        let all = [size, self.time.map(time_text), frames];
         all.into_iter().flatten().collect::<Vec<_>>().join(" or ")
     }
 }
@@ -66,7 +67,7 @@ impl Serialize for Rotate {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(None)?;
         if let Some(size) = self.size {
-            map.serialize_entry("size", &size_text(size))?;
+            map.serialize_entry("size", &size)?;
         }
         if let Some(time) = self.time {
             map.serialize_entry("time", &time_text(time))?;
@@ -75,55 +76,5 @@ impl Serialize for Rotate {
             map.serialize_entry("frames", &frames)?;
         }
         map.end()
-    }
-}
-
-/// Units of a size, the largest first of those that divide alike.
-const UNITS: [(&str, u64); 7] = [
-    ("GiB", 1 << 30),
-    ("GB", 1_000_000_000),
-    ("MiB", 1 << 20),
-    ("MB", 1_000_000),
-    ("KiB", 1 << 10),
-    ("kB", 1_000),
-    ("B", 1),
-];
-
-fn size(value: &Value<'_, '_>) -> Option<u64> {
-    let text = value.string()?;
-    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
-    let (number, unit) = text.split_at(digits);
-    let unit = unit.trim_start();
-    // `KB` is meant as often as `kB`.
-    let unit = UNITS
-        .iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(unit));
-    let bytes = number.parse().ok().zip(unit);
-    let bytes = bytes.and_then(|(number, (_, bytes)): (u64, _)| number.checked_mul(*bytes));
-    match bytes {
-        Some(bytes) if bytes >= SMALLEST => Some(bytes),
-        Some(_) => {
-            value.error(format!("must be {SMALLEST}B at least, not {text:?}"));
-            None
-        }
-        None => {
-            value.error(format!(
-                "must be a size such as \"100MB\", \"64KiB\" or \"2GB\", not {text:?}"
-            ));
-            None
-        }
-    }
-}
-
-fn size_text(bytes: u64) -> String {
-    let divides = |(_, unit): &&(&str, u64)| bytes.is_multiple_of(*unit);
-    let (name, unit) = UNITS.iter().find(divides).unwrap_or(&("B", 1));
-    format!("{}{name}", bytes / unit)
-}
-
-fn time_text(time: Duration) -> String {
-    match time.subsec_millis() {
-        0 => format!("{}s", time.as_secs()),
-        _ => format!("{}ms", time.as_millis()),
     }
 }

@@ -14,7 +14,7 @@ use super::{
     interface::{LOOKS, PAUSE, interface_fault, interface_name, netns_name, within},
 };
 use crate::{
-    config::{At, Plan, PlannedPort, Reader, Site, choice},
+    config::{At, Plan, PlannedPort, Reader, Site, choice, time_text},
     daemon::StartError,
 };
 
@@ -210,11 +210,5 @@ impl Kind for Tap {
 }
 
 fn text<S: Serializer>(time: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
-    match time {
-        Some(time) if time.subsec_millis() == 0 => {
-            serializer.collect_str(&format_args!("{}s", time.as_secs()))
-        }
-        Some(time) => serializer.collect_str(&format_args!("{}ms", time.as_millis())),
-        None => serializer.serialize_none(),
-    }
+    time.map(time_text).serialize(serializer)
 }

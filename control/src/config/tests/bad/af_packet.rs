@@ -22,7 +22,7 @@ fn packet_sources() {
             ),
             (
                 "values",
-                "[ports.p]\nkind = 'af_packet'\ninterface = 'a/b'\npromiscuous = 'yes'\ndirection = 'inn'\nchecksums = 'fix'\nmtu = 67\nbuffer = '16MB'\nnetns = ''",
+                "[ports.p]\nkind = 'af_packet'\ninterface = 'a/b'\npromiscuous = 'yes'\ndirection = 'inn'\nchecksums = 'fix'\nmtu = 67\nbuffer = '16Mb/s'\nnetns = ''",
                 "",
                 2,
                 &[
@@ -36,7 +36,7 @@ fn packet_sources() {
                     ("dp.toml:7:7", &["from 68 to 65536, not 67"]),
                     (
                         "dp.toml:8:10",
-                        &["\"256KiB\" to \"1GiB\"", "\"16MiB\"", "not \"16MB\""],
+                        &["\"256KiB\" to \"1GiB\"", "\"16MiB\"", "not \"16Mb/s\""],
                     ),
                     ("dp.toml:9:9", &["name of a network namespace"]),
                 ],
@@ -60,7 +60,7 @@ fn packet_sources() {
                 "[ports.p]\nkind = 'af_packet'\ninterface = 'eth0'\nbuffer = 4",
                 "",
                 2,
-                &[("dp.toml:4:10", &["buffer must be a string, not 4"])],
+                &[("dp.toml:4:10", &["buffer must be a size", "not 4"])],
             ),
             (
                 "keys of af_xdp",

@@ -103,7 +103,11 @@ fn recordings() {
                 &[
                     (
                         "dp.toml:4:19",
-                        &["size must be a size such as \"100MB\"", "\"10 bananas\""],
+                        &[
+                            "size must be a size of at least \"4KiB\"",
+                            "\"100MB\"",
+                            "\"10 bananas\"",
+                        ],
                     ),
                     ("dp.toml:4:40", &["time must be a time such as"]),
                     ("dp.toml:4:54", &["frames must be a whole number from 1"]),
@@ -116,7 +120,7 @@ fn recordings() {
                 "",
                 2,
                 &[
-                    ("dp.toml:4:19", &["size must be 4096B at least"]),
+                    ("dp.toml:4:19", &["size of at least \"4KiB\"", "\"1kB\""]),
                     ("dp.toml:4:33", &["time must be a second at least"]),
                 ],
             ),
