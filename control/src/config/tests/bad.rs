@@ -562,6 +562,16 @@ fn sinks() {
     check(
         &[
             (
+                "an address where frames would be sent",
+                "[ports.p]\nkind = 'af_xdp'\ninterface = 'addr0'",
+                "",
+                3,
+                &[(
+                    "dp.toml:3:13",
+                    &["192.0.2.1/24", "into the host's own network", "force = true"],
+                )],
+            ),
+            (
                 "values of tap",
                 "[ports.p]\nkind = 'tap'\nname = 'a b'\nnetns = ''\nmtu = 67\nwait_for_consumer = '5'\npassive = 1\nmut = 1",
                 "",

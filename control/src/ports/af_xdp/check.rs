@@ -24,7 +24,7 @@ const HEADROOM: u32 = 256;
 const HEADER: u32 = 14 + 4;
 
 /// Finds the interface and its queues, and says what stands against taking it.
-pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
+pub(super) fn inspect(xdp: &AfXdp, port: &PlannedPort, site: &mut Site<'_>) -> Found {
     let name = xdp.interface.as_str();
     let netns = xdp.netns.as_ref();
     let Some(links) = site.links(netns) else {
@@ -71,10 +71,18 @@ pub(super) fn inspect(xdp: &AfXdp, site: &mut Site<'_>) -> Found {
             (Some(address), false) => format!("the address {address}"),
             (None, _) => "the default route".to_owned(),
         };
-        let message = format!(
-            "{name} has {what}, and the host would no longer get its frames; take kind = \"af_packet\", which leaves the host its traffic, or set force = true to take it all the same"
-        );
-        site.refuse(at, message);
+        let fate = match (port.source, port.sink) {
+            (true, false) => {
+                "the host would no longer get its frames; take kind = \"af_packet\", which leaves the host its traffic, or set force = true to take it all the same"
+            }
+            (true, true) => {
+                "the host would no longer get its frames; name an interface that the host has no use for, or set force = true to take it all the same"
+            }
+            (false, _) => {
+                "frames would be sent into the host's own network; name an interface that the host has no use for, or set force = true to send them there"
+            }
+        };
+        site.refuse(at, format!("{name} has {what}, and {fate}"));
     }
     if let Some(program) = foreign_program(xdp, &link, site) {
         let removal = program.removal(&within(netns), name);

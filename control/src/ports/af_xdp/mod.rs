@@ -42,7 +42,7 @@ pub struct AfXdp {
     pub checksums: Checksums,
     /// What is done about offloads that hide or merge frames.
     pub offloads: Offloads,
-    /// Take the interface although the host uses it.
+    /// Take the interface, or send there, although the host uses it.
     pub force: bool,
     /// Queue `i` is polled by `cores[i % cores.len()]`; `None` spreads queues over all workers.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -167,8 +167,8 @@ impl Kind for AfXdp {
         self.checksums == Checksums::Auto
     }
 
-    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
-        check::inspect(self, site)
+    fn inspect(&self, port: &PlannedPort, site: &mut Site<'_>) -> Found {
+        check::inspect(self, port, site)
     }
 
     fn caution(&self, port: &PlannedPort, around: &Around<'_>) -> Option<String> {
