@@ -12,6 +12,9 @@ const KEYS: &str =
 /// What a remedy says of the name of a device, and the flag that sets it.
 const NAME_OF_DEVICE: (&str, &str) = ("(name = \"…\")", "(--to NAME)");
 
+/// How errors name a port, before its name and a closing quote. A name has no letters that are escaped.
+const PORT: &str = "port \"";
+
 /// The flags as they were typed, by what they became.
 #[derive(Debug, Default)]
 pub(super) struct Blame {
@@ -49,17 +52,27 @@ impl Blame {
 
     /// A message with flags in the place of ports and their lines: `port "file" (line 4)`.
     fn retold(&self, message: &str) -> String {
-        let mut message = message.replace(NAME_OF_DEVICE.0, NAME_OF_DEVICE.1);
-        for (name, flag) in &self.ports {
-            let port = format!("port {name:?}");
-            while let Some(at) = message.find(&port) {
-                let rest = &message[at + port.len()..];
-                let line = rest.strip_prefix(" (line ").and_then(|rest| rest.find(')'));
-                let end = at + port.len() + line.map_or(0, |digits| " (line ".len() + digits + 1);
-                message.replace_range(at..end, flag);
-            }
+        let message = message.replace(NAME_OF_DEVICE.0, NAME_OF_DEVICE.1);
+        let mut retold = String::new();
+        let mut rest = message.as_str();
+        // From one name to the next: a flag may itself read like the name of a port.
+        while let Some(at) = rest.find(PORT) {
+            let (before, name) = rest.split_at(at + PORT.len());
+            let quoted = name.split_once('"');
+            let port = quoted.and_then(|(name, after)| Some((self.ports.get(name)?, after)));
+            let Some((flag, after)) = port else {
+                retold += before;
+                rest = name;
+                continue;
+            };
+            retold += &rest[..at];
+            retold += flag;
+            let line = after.strip_prefix(" (line ");
+            rest = line
+                .and_then(|line| line.split_once(')'))
+                .map_or(after, |(_, rest)| rest);
         }
-        message
+        retold + rest
     }
 
     fn flag(&self, error: &ConfigError, text: &str) -> String {
@@ -97,6 +110,7 @@ mod tests {
         let mut blame = Blame::default();
         blame.port("file", "-r a.pcap".to_owned());
         blame.port("lc0", "--to lc0".to_owned());
+        blame.port("capture", "--to ./port \"capture\"".to_owned());
         for (message, retold) in [
             (
                 "read by port \"file\" (line 4) already",
@@ -105,6 +119,8 @@ mod tests {
             ("port \"lc0\" is port \"file\"", "--to lc0 is -r a.pcap"),
             ("port \"lc1\" (line 4)", "port \"lc1\" (line 4)"),
             ("port \"lc0\" (line", "--to lc0 (line"),
+            ("of port \"capture\" (line 9)!", "of --to ./port \"capture\"!"),
+            ("port \"lc0", "port \"lc0"),
         ] {
             assert_eq!(blame.retold(message), retold);
         }
