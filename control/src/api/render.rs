@@ -9,6 +9,12 @@ use super::{
 };
 use crate::stats::{self, PortStats, Stats, check_laws};
 
+/// How many columns a table of texts takes; numbers take what they need.
+const COLUMNS: usize = 100;
+
+/// What a column of texts is not made narrower than.
+const NARROW: usize = 8;
+
 /// All counters on one screen. With an earlier reading, rates over the time between the two.
 pub fn stats(now: &Stats, before: Option<&Stats>) -> String {
     // A daemon that started again in between counts from zero: that is no rate.
@@ -196,7 +202,7 @@ pub fn ports(ports: &[PortInfo]) -> String {
             or_dash(&listeners(port)),
         ]);
     }
-    table.print()
+    table.print_within(COLUMNS)
 }
 
 /// `2:0 3:1` when cores poll queues, else `2 3`.
@@ -262,6 +268,11 @@ impl Table {
     }
 
     fn print(&self) -> String {
+        self.print_within(usize::MAX)
+    }
+
+    /// In so many columns, where texts that are too wide go on in the next line.
+    fn print_within(&self, columns: usize) -> String {
         let rows: Vec<Vec<String>> = self
             .rows
             .iter()
@@ -271,22 +282,72 @@ impl Table {
             let widths = rows.iter().map(|row| row[column].chars().count());
             widths.max().unwrap_or(0)
         };
-        let widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        let mut widths: Vec<usize> = (0..self.right.len()).map(width).collect();
+        self.narrow(&mut widths, columns);
         let mut text = String::new();
         for row in &rows {
-            let mut line = String::new();
-            for ((cell, &width), &right) in row.iter().zip(&widths).zip(&self.right) {
-                let _ = if right {
-                    write!(line, "{cell:>width$}  ")
-                } else {
-                    write!(line, "{cell:<width$}  ")
-                };
+            let cells = row.iter().zip(&widths);
+            let mut cells: Vec<_> = cells
+                .map(|(cell, &width)| wrap(cell, width).into_iter())
+                .collect();
+            while cells.iter().any(|cell| cell.len() > 0) {
+                let mut line = String::new();
+                for ((cell, &width), &right) in cells.iter_mut().zip(&widths).zip(&self.right) {
+                    let cell = cell.next().unwrap_or_default();
+                    let _ = if right {
+                        write!(line, "{cell:>width$}  ")
+                    } else {
+                        write!(line, "{cell:<width$}  ")
+                    };
+                }
+                text.push_str(line.trim_end());
+                text.push('\n');
             }
-            text.push_str(line.trim_end());
-            text.push('\n');
         }
         text
     }
+
+    /// Takes from the widest columns of texts until all fit, as far as that goes.
+    fn narrow(&self, widths: &mut [usize], columns: usize) {
+        let between = 2 * widths.len().saturating_sub(1);
+        while widths.iter().sum::<usize>() + between > columns {
+            let texts = widths.iter_mut().zip(&self.right);
+            let texts = texts.filter(|(width, right)| !**right && **width > NARROW);
+            let Some((widest, _)) = texts.max_by_key(|(width, _)| **width) else {
+                return;
+            };
+            *widest -= 1;
+        }
+    }
+}
+
+/// A text in lines of at most `width` letters, broken between words where there are any.
+fn wrap(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    let mut length = 0;
+    for word in text.split(' ') {
+        let letters: Vec<char> = word.chars().collect();
+        let space = usize::from(length > 0);
+        if length > 0 && length + space + letters.len() > width {
+            lines.push(String::new());
+            length = 0;
+        } else if let (1, Some(line)) = (space, lines.last_mut()) {
+            line.push(' ');
+            length += 1;
+        }
+        // A path, or a name, that has no place to break.
+        for (i, part) in letters.chunks(width.max(1)).enumerate() {
+            if i > 0 {
+                lines.push(String::new());
+                length = 0;
+            }
+            if let Some(line) = lines.last_mut() {
+                line.extend(part);
+                length += part.len();
+            }
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -462,8 +523,37 @@ uplink rx   not_allowed    1009    500";
         let expected = "\
 PORT    KIND    INTERFACE  NETNS  MODE       STATE   MTU  CORE:QUEUE  BACKING      LISTENERS
 uplink  af_xdp  eth0       -      zero-copy  up     1500  2:0 3:1     2 MiB pages  -
-lc0     tap     lc0        ids    -          DOWN      -  2 3         -            Suricata-Main (812), ?[2Jevil (900)
+lc0     tap     lc0        ids    -          DOWN      -  2 3         -            Suricata-Main
+                                                                                   (812), ?[2Jevil
+                                                                                   (900)
 ";
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn what_is_too_wide_goes_on_in_the_next_line() {
+        for (text, width, lines) in [
+            ("", 8, &[""][..]),
+            ("2:0 3:1 4:2 5:3", 8, &["2:0 3:1", "4:2 5:3"]),
+            ("a/path/without/end", 8, &["a/path/w", "ithout/e", "nd"]),
+            ("to a/path/without", 8, &["to", "a/path/w", "ithout"]),
+            ("äöü äöü", 3, &["äöü", "äöü"]),
+            ("exactly", 7, &["exactly"]),
+        ] {
+            assert_eq!(wrap(text, width), lines, "{text:?}");
+        }
+        let long = PortInfo {
+            name: "host".into(),
+            kind: "af_packet".into(),
+            interface: Some("/a/path".repeat(30)),
+            mode: Some("tpacket_v3 promiscuous fanout 12345".into()),
+            cores: (0..16).collect(),
+            ..PortInfo::default()
+        };
+        let shown = ports(&[long]);
+        let widest = shown.lines().map(|line| line.chars().count()).max();
+        assert_eq!(widest, Some(COLUMNS), "{shown}");
+        let texts = shown.split_whitespace().collect::<String>();
+        assert!(texts.contains("fanout"), "{shown}");
     }
 }

@@ -119,7 +119,10 @@ mod tests {
             ("port \"lc0\" is port \"file\"", "--to lc0 is -r a.pcap"),
             ("port \"lc1\" (line 4)", "port \"lc1\" (line 4)"),
             ("port \"lc0\" (line", "--to lc0 (line"),
-            ("of port \"capture\" (line 9)!", "of --to ./port \"capture\"!"),
+            (
+                "of port \"capture\" (line 9)!",
+                "of --to ./port \"capture\"!",
+            ),
             ("port \"lc0", "port \"lc0"),
         ] {
             assert_eq!(blame.retold(message), retold);

@@ -568,7 +568,11 @@ fn sinks() {
                 3,
                 &[(
                     "dp.toml:3:13",
-                    &["192.0.2.1/24", "into the host's own network", "force = true"],
+                    &[
+                        "192.0.2.1/24",
+                        "into the host's own network",
+                        "force = true",
+                    ],
                 )],
             ),
             (
