@@ -51,6 +51,7 @@ fn main() -> ExitCode {
     theme.test("what_the_ring_holds_at_the_end", LISTEN, left_in_the_ring);
     theme.test("what_does_not_fit_is_counted", ROOT, too_long);
     theme.test("down_and_up", ROOT, down_and_up);
+    theme.test("only_bad_news_when_quiet", ROOT, quiet);
     theme.test("removed_and_made_anew", ROOT, removed);
     theme.run()
 }
@@ -497,6 +498,29 @@ fn down_and_up() {
     assert_eq!(lines_with(&daemon, "is back"), 0);
     assert_eq!(promiscuity(&bench.inside, "up0"), 1);
     daemon.stop().explained();
+}
+
+fn quiet() {
+    let bench = Bench::new();
+    bench.inside.address("up0", "10.0.0.2/24");
+    let daemon = Daemon::spawn_flags(&bench.inside, &["-q", "-i", "up0"]);
+    let state = |up: &str| {
+        let words = format!("  {up}  ");
+        let shows = |line: &str| line.starts_with("up0") && line.contains(&words);
+        let told = wait_until(LIMIT, || {
+            let answer = daemon.dpctl(&["ports"]).stdout;
+            String::from_utf8_lossy(&answer).lines().any(shows)
+        });
+        assert!(told, "{up}: {}", daemon.stderr());
+    };
+    state("up");
+    bench.inside.ip(&["link", "set", "up0", "down"]);
+    state("DOWN");
+    bench.inside.ip(&["link", "set", "up0", "up"]);
+    state("up");
+    let ended = daemon.stop();
+    assert!(ended.stderr.contains("up0 is down"), "{}", ended.stderr);
+    assert_eq!(ended.stderr.lines().count(), 1, "{}", ended.stderr);
 }
 
 fn removed() {

@@ -78,7 +78,8 @@ impl Daemon {
                     }
                 }
                 Turn::Up => live.retry = Some(Instant::now()),
-                Turn::Tell(what) => Self::complain(&format!("port {}: {what}", live.name)),
+                Turn::Tell(what) => self.say(&format!("port {}: {what}", live.name)),
+                Turn::Warn(what) => Self::complain(&format!("port {}: {what}", live.name)),
             }
         }
     }

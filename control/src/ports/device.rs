@@ -23,6 +23,8 @@ pub enum Turn {
     Up,
     /// Nothing for the workers, but this is worth a line.
     Tell(String),
+    /// The same, and a warning.
+    Warn(String),
 }
 
 /// A configured port with everything that was made for it. Dropped, all of that is undone.

@@ -225,7 +225,7 @@ impl Device for PacketDevice {
         match (self.up, event.up) {
             (true, false) => {
                 self.up = false;
-                Turn::Tell(format!(
+                Turn::Warn(format!(
                     "{} is down; nothing comes from it until it is up again",
                     event.name
                 ))
