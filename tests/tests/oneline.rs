@@ -51,6 +51,11 @@ fn main() -> ExitCode {
     );
     theme.test("file_to_standard_output", LISTEN, file_to_standard_output);
     theme.test(
+        "no_place_for_a_socket",
+        &[Need::Root],
+        no_place_for_a_socket,
+    );
+    theme.test(
         "side_by_side",
         &[Need::Root, Need::Tool("tcpdump")],
         side_by_side,
@@ -267,6 +272,32 @@ fn file_to_standard_output() {
     let out = sample.path("out");
     fs::write(&out, &output.stdout).expect("our own folder");
     assert_eq!(recorded(&out), capture::records(&sample.frames, 1_000_000));
+}
+
+/// Where a user has no place for a control socket, as in a cron job, it runs without one and says so.
+fn no_place_for_a_socket() {
+    let sample = Sample::new();
+    let program = sample.path("dataplane");
+    fs::copy(binary("dataplane"), &program).expect("our own folder");
+    let file = sample.file();
+    for (environment, words) in [
+        (&["-u", "XDG_RUNTIME_DIR"][..], "is not set"),
+        (
+            &["XDG_RUNTIME_DIR=/nonexistent"],
+            "cannot make the directory /nonexistent",
+        ),
+    ] {
+        let flags = [program.as_str(), "-r", &file, "--to", "-"];
+        let output = tool_as_nobody(&[&["env"], environment, &flags].concat()).output();
+        assert_done(&output);
+        let said = stderr(&output);
+        for words in ["no control socket: ", words, "--socket PATH"] {
+            assert!(said.contains(words), "{said}");
+        }
+        let out = sample.path("out");
+        fs::write(&out, &output.stdout).expect("our own folder");
+        assert_eq!(recorded(&out).len(), sample.frames.len());
+    }
 }
 
 /// A second run goes without the control socket that the first one has, and says so.

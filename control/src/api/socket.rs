@@ -36,8 +36,8 @@ const BACKLOG: i32 = 64;
 pub enum SocketError {
     /// An ordinary user without a runtime directory.
     #[error(
-        "no place for the control socket: XDG_RUNTIME_DIR is not set and /run/user/{uid} does not \
-         exist; name one with --socket PATH"
+        "XDG_RUNTIME_DIR is not set and /run/user/{uid} does not exist; name a place for it with \
+         --socket PATH"
     )]
     NoDefault {
         /// The user.
@@ -545,7 +545,7 @@ mod tests {
                 assert!(path.ends_with("dataplane.sock"), "{}", path.display());
                 assert_eq!(candidates(), [path, system]);
             }
-            Err(e) => assert!(e.to_string().contains("name one with"), "{e}"),
+            Err(e) => assert!(e.to_string().contains("--socket PATH"), "{e}"),
         }
     }
 

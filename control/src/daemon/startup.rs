@@ -3,7 +3,6 @@
 
 use std::{
     collections::BTreeSet,
-    path::PathBuf,
     sync::{Arc, Mutex, atomic::AtomicBool},
     thread,
     time::Instant,
@@ -36,8 +35,8 @@ use crate::{
 pub struct Options {
     /// Print nothing but warnings and errors.
     pub quiet: bool,
-    /// Do without a control socket where another daemon listens in its usual place, as a run that was
-    /// typed on one line does: several of those can run side by side.
+    /// Do without a control socket where another daemon listens in its usual place, or it cannot be made
+    /// there, as a run that was typed on one line does: several of those can run side by side.
     pub may_lack_socket: bool,
 }
 
@@ -222,47 +221,43 @@ fn worker_spec(
     })
 }
 
-/// The control socket, listening. For an ordinary user without a place for it there is none: the run
-/// does not need it.
+/// The control socket, listening. Where nobody has said where it is to be, an ordinary user without a place
+/// for it has none, and neither has a run that may lack it: the run does not need it.
 fn control_socket(config: &Config, options: &Options) -> Result<Option<ControlSocket>, StartError> {
-    let group = config
-        .control
-        .socket_group
-        .as_ref()
-        .map(|g| g.value.as_str());
-    let path: PathBuf = match &config.control.socket {
-        Some(path) => path.value.clone(),
-        None => match default_path() {
-            Ok(path) => path,
-            Err(e) => {
-                if !options.quiet {
-                    log::line(&format!("no control socket: {e}"));
-                }
-                return Ok(None);
-            }
-        },
+    let group = config.control.socket_group.as_ref();
+    let group = group.map(|group| group.value.as_str());
+    let path = match &config.control.socket {
+        Some(path) => Ok(path.value.clone()),
+        None => default_path(),
     };
-    match ControlSocket::listen(&path, group) {
-        Ok(socket) => Ok(Some(socket)),
-        Err(SocketError::Taken { pid, path })
-            if options.may_lack_socket && config.control.socket.is_none() =>
-        {
-            if !options.quiet {
-                log::line(&format!(
-                    "no control socket: another dataplane (pid {pid}) listens on {}; --socket PATH gives this one its own",
-                    path.display()
-                ));
-            }
-            Ok(None)
-        }
-        Err(e) => Err(StartError {
-            code: match e {
+    let error = match path.and_then(|path| ControlSocket::listen(&path, group)) {
+        Ok(socket) => return Ok(Some(socket)),
+        Err(error) => error,
+    };
+    let lacks_it = match &error {
+        SocketError::NoDefault { .. } => true,
+        _ => options.may_lack_socket && config.control.socket.is_none(),
+    };
+    if !lacks_it {
+        return Err(StartError {
+            code: match error {
                 SocketError::NoSuchGroup { .. } => exit::CONFIG,
                 _ => exit::MACHINE,
             },
-            message: e.to_string(),
-        }),
+            message: error.to_string(),
+        });
     }
+    if !options.quiet {
+        let why = match error {
+            SocketError::Refused { what, path, source } => format!(
+                "cannot {what} {}: {source}; name a place for it with --socket PATH",
+                path.display()
+            ),
+            error => error.to_string(),
+        };
+        log::line(&format!("no control socket: {why}"));
+    }
+    Ok(None)
 }
 
 /// Serves the control socket from threads without any privilege. They have what the thread has that
