@@ -5,12 +5,21 @@ use std::{
     collections::BTreeSet,
     fs,
     net::Ipv4Addr,
+    os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
+use control::link::{
+    NetNs,
+    tap::{Tap, TapOptions},
+};
 use dataplane::packet::tcp_flags;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    unistd,
+};
 use tests::{
     Daemon, Need, Netns, Theme, Tool,
     capture::{self, Listening},
@@ -75,6 +84,12 @@ const EXAMPLES: &[Example] = &[
         needs: TCPDUMP,
         adapted: &[],
         works: lets_the_web_through,
+    },
+    Example {
+        file: "vm.toml",
+        needs: TCPDUMP,
+        adapted: &[],
+        works: cages_a_guest,
     },
     Example {
         file: "host.toml",
@@ -263,6 +278,60 @@ fn lets_the_web_through(example: &Example) {
     capture::assert_same(&copy.wait_for(20, LIMIT), &allowed);
     let stats = daemon.stop().explained();
     assert_eq!(stats.pipelines[0].dropped["not_allowed"], 30);
+}
+
+/// The guest is who holds the TAP device: it writes what its card sends, and reads what arrives there.
+fn cages_a_guest(example: &Example) {
+    let (host, world) = between(&[("eth1", "wire")]);
+    let there = NetNs::open(host.name()).expect("our own namespace");
+    let card = Tap::create(&there, &TapOptions::active("vnet0")).expect("a TAP device");
+    host.quiet("vnet0");
+    let daemon = example.start(&host, &[]);
+    let copy = Listening::start(&host, "lc0");
+    let wire = Listening::start(&world, "wire");
+    let guest = Ipv4Addr::new(192, 0, 2, 50);
+    let server = Ipv4Addr::new(203, 0, 113, 7);
+    let segments = |from, to, flags| vec![frames::tcp(from, to, flags); 20];
+    let asked = segments((guest, 40_000), (server, 443), tcp_flags::SYN);
+    let another_port = segments((guest, 40_000), (server, 22), tcp_flags::SYN);
+    let another_name = segments((frames::CLIENT, 40_000), (server, 443), tcp_flags::SYN);
+    for frame in [&another_port, &another_name, &asked].into_iter().flatten() {
+        unistd::write(&card.fds[0], frame).expect("the guest's card");
+    }
+    capture::assert_same(&wire.wait_for(20, LIMIT), &asked);
+    let unasked = segments((server, 443), (guest, 40_000), tcp_flags::SYN);
+    let answered = segments(
+        (server, 443),
+        (guest, 40_000),
+        tcp_flags::SYN | tcp_flags::ACK,
+    );
+    let sender = Sender::open(&world, "wire");
+    sender.send(&unasked);
+    sender.send(&answered);
+    let arrived: Vec<_> = answered.iter().map(|_| next_frame(&card.fds[0])).collect();
+    capture::assert_same(&arrived, &answered);
+    capture::assert_same(&copy.wait_for(40, LIMIT), &[asked, answered].concat());
+    let stats = daemon.stop().explained();
+    let dropped = |pipeline: usize| stats.pipelines[pipeline].dropped["not_allowed"];
+    assert_eq!((dropped(0), dropped(1)), (40, 20));
+}
+
+/// The next frame of IPv4 that a TAP device sends to who holds it. The host's own IPv6 has spoken there before
+/// it was told not to.
+fn next_frame(card: &OwnedFd) -> Vec<u8> {
+    let limit = PollTimeout::try_from(LIMIT).expect("a short time");
+    loop {
+        let mut arrives = [PollFd::new(card.as_fd(), PollFlags::POLLIN)];
+        let ready = poll(&mut arrives, limit).expect("poll");
+        assert_eq!(ready, 1, "no frame within {LIMIT:?}");
+        let mut frame = vec![0; 2048];
+        let length = unistd::read(card, &mut frame).expect("the guest's card");
+        frame.truncate(length);
+        // 12 and 13 of a frame are its type.
+        if frame[12..14] == [8, 0] {
+            return frame;
+        }
+    }
 }
 
 fn the_host_goes_out(example: &Example) {
