@@ -40,6 +40,7 @@ fn main() -> ExitCode {
             read_while_it_grows(file);
         });
     }
+    theme.test("a_long_one_that_is_compressed", TSHARK, long_and_compressed);
     theme.test("a_full_disk", ROOT, full_disk);
     theme.test("two_workers", ROOT, two_workers);
     for file in ["x.pcapng", "x.pcapng.zst"] {
@@ -241,6 +242,18 @@ fn read_while_it_grows(name: &str) {
     for (got, want) in recording.records().iter().zip(&want) {
         assert_eq!(got, want);
     }
+}
+
+/// Several times what is compressed together.
+fn long_and_compressed() {
+    let folder = daemon::folder();
+    let (from, want) = sample(folder.path(), 10_000);
+    let to = folder.path().join("x.pcapng.zst");
+    let stats = Daemon::spawn_here(&config(&from, "pace = 'top'", &to, ""))
+        .wait(LIMIT)
+        .explained();
+    assert_all_recorded(&stats, want.len());
+    assert_eq!(seen_by_tshark(&to), want.len());
 }
 
 /// A file system in memory with so much room. Dropped, it is taken away.

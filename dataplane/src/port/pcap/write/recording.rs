@@ -1,13 +1,18 @@
 //! What becomes of blocks: files of pcapng, rotated by size, time and count, each complete, and compressed
 //! where that is wanted. No thread and no queue: the recorder brings both.
 //!
-//! Compressed, a file is a row of independent zstd frames (RFC 8878), so that whatever is there at any moment
-//! can be read; a frame ends after [`PACK`] bytes, [`OLDEST`], or [`IDLE`] without another block.
+//! Compressed, a file is one zstd frame (RFC 8878), since Wireshark 4.0 reads no second one. It is flushed
+//! after [`PACK`] bytes, [`OLDEST`], or [`IDLE`] without another block, so that what is there at any moment can be
+//! read.
 
 use std::{
     io,
     os::fd::BorrowedFd,
     time::{Duration, Instant},
+};
+
+use zstd::zstd_safe::{
+    self, CCtx, CParameter, InBuffer, OutBuffer, ResetDirective, zstd_sys::ZSTD_EndDirective,
 };
 
 use super::{
@@ -16,13 +21,13 @@ use super::{
 };
 use crate::{policy::Reason, port::PortFailure};
 
-/// Uncompressed bytes of a zstd frame, about.
+/// Uncompressed bytes between two flushes, about.
 pub(super) const PACK: usize = 1 << 20;
 
-/// How long the first packet of a zstd frame may wait for others.
+/// How long the first packet may wait for others to be compressed with.
 pub(super) const OLDEST: Duration = Duration::from_secs(1);
 
-/// How long a zstd frame waits for another block.
+/// How long packets that are to be compressed wait for another block.
 pub(super) const IDLE: Duration = Duration::from_millis(100);
 
 /// How long all must go well after a failure before that is reported: a disk that is nearly full takes
@@ -31,6 +36,9 @@ const WELL: Duration = Duration::from_secs(1);
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
+
+/// What ends a zstd frame: an empty last block (RFC 8878, 3.1.1.2), without a checksum.
+pub(super) const END: [u8; 3] = [1, 0, 0];
 
 /// Where a recording goes. Its methods are called by one thread, which may wait in them.
 pub trait Output: Send {
@@ -93,11 +101,86 @@ struct Piece {
     run: Run,
 }
 
-/// The zstd frame that is being gathered.
-struct Pack {
-    compressor: zstd::bulk::Compressor<'static>,
-    gathered: Vec<u8>,
+/// How the zstd frame of the open file stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ZstdFrame {
+    /// The file has none of it.
+    Unwritten,
+    /// The file has all that was compressed.
+    Whole,
+    /// What was compressed last is not in the file, so that nothing can follow it there but the frame's end.
+    Torn,
+}
+
+/// What compresses.
+struct Compressor {
+    stream: CCtx<'static>,
+    frame: ZstdFrame,
     packed: Vec<u8>,
+}
+
+impl Compressor {
+    fn new() -> io::Result<Self> {
+        let mut stream = CCtx::try_create().ok_or(io::ErrorKind::OutOfMemory)?;
+        stream
+            .set_parameter(CParameter::CompressionLevel(LEVEL))
+            .map_err(zstd_error)?;
+        Ok(Self {
+            stream,
+            frame: ZstdFrame::Unwritten,
+            packed: Vec::with_capacity(zstd_safe::compress_bound(2 * PACK)),
+        })
+    }
+
+    /// The most bytes that so many become, with the ends of a torn frame and of the file's last.
+    fn bound(bytes: usize) -> usize {
+        zstd_safe::compress_bound(bytes) + 2 * END.len()
+    }
+
+    /// Compresses `bytes`, in a new frame where the last is torn or there is none. What comes of writing them is
+    /// then to be told to [`settle`](Self::settle).
+    fn compress(&mut self, bytes: &[u8]) -> io::Result<&[u8]> {
+        self.packed.clear();
+        if self.frame != ZstdFrame::Whole {
+            self.stream
+                .reset(ResetDirective::SessionOnly)
+                .map_err(zstd_error)?;
+        }
+        if self.frame == ZstdFrame::Torn {
+            self.packed.extend(END);
+        }
+        let mut input = InBuffer::around(bytes);
+        loop {
+            let at = self.packed.len();
+            let mut output = OutBuffer::around_pos(&mut self.packed, at);
+            let flush = ZSTD_EndDirective::ZSTD_e_flush;
+            match self.stream.compress_stream2(&mut output, &mut input, flush) {
+                Ok(0) => return Ok(&self.packed),
+                Ok(left) => self.packed.reserve(left),
+                Err(code) => {
+                    self.settle(false);
+                    return Err(zstd_error(code));
+                }
+            }
+        }
+    }
+
+    fn settle(&mut self, written: bool) {
+        self.frame = match (written, self.frame) {
+            (true, _) => ZstdFrame::Whole,
+            (false, ZstdFrame::Unwritten) => ZstdFrame::Unwritten,
+            (false, _) => ZstdFrame::Torn,
+        };
+    }
+}
+
+fn zstd_error(code: usize) -> io::Error {
+    io::Error::other(zstd_safe::get_error_name(code))
+}
+
+/// Packets that wait to be compressed.
+struct Pack {
+    gathered: Vec<u8>,
     pieces: Vec<Piece>,
     /// When the first packet came, and the last.
     first: Instant,
@@ -114,10 +197,12 @@ struct Failing {
 /// The files, and blocks that are not done yet.
 pub(super) struct Recording {
     output: Box<dyn Output>,
-    /// What every file begins with, compressed if the file is.
+    /// What every file begins with.
     beginning: Vec<u8>,
     limits: Limits,
     file: Option<Progress>,
+    compressor: Option<Compressor>,
+    /// There is one with the compressor.
     pack: Option<Pack>,
     held: Vec<Block>,
     failing: Option<Failing>,
@@ -134,27 +219,20 @@ impl Recording {
         stop: BorrowedFd<'_>,
         now: Instant,
     ) -> Result<Self, String> {
-        let compressor = |e: io::Error| format!("nothing to compress with: {e}");
-        let pack = match compress {
-            false => None,
-            true => Some(Pack {
-                compressor: zstd::bulk::Compressor::new(LEVEL).map_err(compressor)?,
-                gathered: Vec::with_capacity(2 * PACK),
-                packed: Vec::with_capacity(zstd::zstd_safe::compress_bound(2 * PACK)),
-                pieces: Vec::new(),
-                first: now,
-                last: now,
-            }),
-        };
-        let beginning = match compress {
-            false => beginning,
-            true => zstd::bulk::compress(&beginning, LEVEL).map_err(compressor)?,
-        };
+        let compressor = compress.then(Compressor::new).transpose();
+        let compressor = compressor.map_err(|e| format!("nothing to compress with: {e}"))?;
+        let pack = compress.then(|| Pack {
+            gathered: Vec::with_capacity(2 * PACK),
+            pieces: Vec::new(),
+            first: now,
+            last: now,
+        });
         let mut recording = Self {
             output,
             beginning,
             limits,
             file: None,
+            compressor,
             pack,
             held: Vec::new(),
             failing: None,
@@ -249,6 +327,11 @@ impl Recording {
     pub(super) fn close(&mut self, now: Instant, stop: BorrowedFd<'_>) {
         self.end_pack(now, stop);
         if self.file.take().is_some() {
+            let frame = self.compressor.as_ref().map(|c| c.frame);
+            if frame.is_some_and(|frame| frame != ZstdFrame::Unwritten) {
+                // Without it a file has all its packets nevertheless, as one that is being written.
+                let _ = self.output.append(&END, stop);
+            }
             self.output.finish();
         }
     }
@@ -287,14 +370,17 @@ impl Recording {
         let (Some(limit), Some(file)) = (self.limits.size, &self.file) else {
             return true;
         };
-        let more = match &self.pack {
-            None => more,
-            Some(pack) => zstd::zstd_safe::compress_bound(pack.gathered.len() + more),
+        let (begins, more) = match &self.pack {
+            None => (self.beginning.len(), more),
+            Some(pack) => (
+                Compressor::bound(self.beginning.len()),
+                Compressor::bound(pack.gathered.len() + more),
+            ),
         };
-        file.bytes.max(self.beginning.len() as u64) + more as u64 <= limit
+        file.bytes.max(begins as u64) + more as u64 <= limit
     }
 
-    /// The packets that go into the file and the zstd frame, at least one.
+    /// The packets that go into the file and are compressed together, at least one.
     fn fitting(&self, packets: &[u8]) -> Run {
         let frames = self.file.map_or(0, |file| file.frames);
         let most = self.limits.frames.unwrap_or(u64::MAX);
@@ -309,6 +395,9 @@ impl Recording {
 
     fn open(&mut self, now: Instant) -> io::Result<()> {
         self.output.next()?;
+        if let Some(compressor) = &mut self.compressor {
+            compressor.frame = ZstdFrame::Unwritten;
+        }
         self.file = Some(Progress {
             bytes: 0,
             frames: 0,
@@ -319,18 +408,36 @@ impl Recording {
 
     /// Writes what every file begins with, unless it is there.
     fn begin_file(&mut self, stop: BorrowedFd<'_>) -> io::Result<()> {
-        if let Some(file) = self.file.as_mut().filter(|file| file.bytes == 0) {
-            self.output.append(&self.beginning, stop)?;
-            file.bytes = self.beginning.len() as u64;
+        if self.file.is_none_or(|file| file.bytes > 0) {
+            return Ok(());
         }
-        Ok(())
+        let beginning = std::mem::take(&mut self.beginning);
+        let outcome = self.write(&beginning, stop);
+        self.beginning = beginning;
+        outcome
     }
 
-    fn append(&mut self, bytes: &[u8], stop: BorrowedFd<'_>) -> io::Result<()> {
+    fn append(&mut self, packets: &[u8], stop: BorrowedFd<'_>) -> io::Result<()> {
         self.begin_file(stop)?;
-        self.output.append(bytes, stop)?;
+        self.write(packets, stop)
+    }
+
+    fn write(&mut self, bytes: &[u8], stop: BorrowedFd<'_>) -> io::Result<()> {
+        let length = match &mut self.compressor {
+            None => {
+                self.output.append(bytes, stop)?;
+                bytes.len()
+            }
+            Some(compressor) => {
+                let packed = compressor.compress(bytes)?;
+                let (length, outcome) = (packed.len(), self.output.append(packed, stop));
+                compressor.settle(outcome.is_ok());
+                outcome?;
+                length
+            }
+        };
         if let Some(file) = &mut self.file {
-            file.bytes += bytes.len() as u64;
+            file.bytes += length as u64;
         }
         Ok(())
     }
@@ -360,11 +467,7 @@ impl Recording {
         let Some(mut pack) = self.pack.take_if(|pack| !pack.pieces.is_empty()) else {
             return;
         };
-        pack.packed.clear();
-        let outcome = pack
-            .compressor
-            .compress_to_buffer(&pack.gathered, &mut pack.packed)
-            .and_then(|_| self.append(&pack.packed, stop));
+        let outcome = self.append(&pack.gathered, stop);
         for piece in pack.pieces.drain(..) {
             self.settle(piece, &outcome, now);
         }
