@@ -114,9 +114,9 @@ const DATAPLANE: Program = Program {
     ],
     description: &[
         "A port is a place that frames come from or go to: an interface, a TAP device that is made, a \
-         capture file. A pipeline takes the frames of some ports, has a policy judge them, and writes what \
-         it forwards to other ports. A policy is an allowlist, frame by frame; what no rule allows is dropped \
-         and counted with its reason.",
+         VXLAN tunnel, a capture file. A pipeline takes the frames of some ports, has a policy judge them, \
+         and writes what it forwards to other ports. A policy is an allowlist, frame by frame; what no rule \
+         allows is dropped and counted with its reason.",
         "All that is said in a configuration in TOML, which --config names. Without one, -r or -i name the \
          one source, --to says where its frames go, and --allow what may pass; --print-config shows the \
          configuration that this amounts to.",

@@ -21,8 +21,8 @@ WHERE is a device to be made, an interface, a capture file, or - for standard ou
 only that pass. More: dataplane --help
 ";
 
-/// Moves Ethernet frames between interfaces, TAP devices and capture files, and lets only what a
-/// policy allows through.
+/// Moves Ethernet frames between interfaces, TAP devices, VXLAN tunnels and capture files, and lets
+/// only what a policy allows through.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "dataplane",
