@@ -225,6 +225,19 @@ fn what_is_chosen() {
     }
 }
 
+/// docs/quick-start.md shows what a line is printed as; its `eth0` has an address.
+#[test]
+fn the_quick_start_shows_what_is_printed() {
+    let page = include_str!("../../../docs/quick-start.md");
+    let (_, block) = page.split_once("\n```toml\n").expect("a configuration");
+    let (shown, _) = block.split_once("```\n").expect("its end");
+    let rule = "proto=tcp,ports=443,replies";
+    let typed = format!("    dataplane -i eth0 --allow '{rule}' --print-config > dp.toml\n");
+    assert!(page.contains(&typed), "{typed}");
+    let line = written(&["-i", "addr0", "--allow", rule]).expect("right");
+    assert_eq!(line.text.replace("addr0", "eth0"), shown);
+}
+
 /// Why an interface is taken in its way is said with the plan and stands in the configuration.
 #[test]
 fn the_choice_for_an_interface_is_said() {
