@@ -5,10 +5,11 @@
 //! before it runs; the control thread keeps what live changes and returning interfaces need; threads
 //! started afterwards inherit from the thread that starts them.
 
-use std::{fmt, fs, io};
+use std::{env, fmt, fs, io};
 
 pub use caps::Capability;
 use caps::{CapSet, CapsHashSet, errors::CapsError};
+use nix::unistd::{Gid, Uid, geteuid, setfsgid, setfsuid};
 
 /// The inode of the user namespace that the kernel starts with (PROC_USER_INIT_INO in
 /// include/linux/proc_ns.h).
@@ -138,6 +139,30 @@ pub fn lock_down(keep: &[Capability]) -> Result<(), LockDownError> {
     caps::set(None, CapSet::Effective, &keep).map_err(step("the effective set"))?;
     caps::set(None, CapSet::Permitted, &keep).map_err(step("the permitted set"))?;
     Ok(())
+}
+
+/// The user and group who became root by sudo(8) to start this process.
+pub fn sudo_caller() -> Option<(Uid, Gid)> {
+    let number = |name| env::var(name).ok()?.parse::<u32>().ok();
+    let caller = (number("SUDO_UID")?, number("SUDO_GID")?);
+    geteuid()
+        .is_root()
+        .then(|| (Uid::from_raw(caller.0), Gid::from_raw(caller.1)))
+}
+
+/// Gives up all privilege of the calling thread, and makes files from then on as the user who owns the
+/// directories that they are for: as this process's own, if `may_write` says that it can without
+/// privilege, else as the one who called sudo (setfsuid(2), which is a thread's own affair).
+pub fn lock_down_to_write(may_write: impl Fn() -> bool) -> Result<(), LockDownError> {
+    if let Some((user, group)) = sudo_caller() {
+        lock_down(&[Capability::CAP_SETUID, Capability::CAP_SETGID])?;
+        if !may_write() {
+            // What is refused leaves the thread as it is, and the file will say so.
+            setfsgid(group);
+            setfsuid(user);
+        }
+    }
+    lock_down(&[])
 }
 
 /// How many bytes the calling process may lock (the soft limit); `None` when nothing limits it.

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -53,6 +54,11 @@ fn main() -> ExitCode {
         );
     }
     theme.test("a_folder_that_is_not_ours", ROOT, folder_of_another);
+    theme.test(
+        "a_folder_of_the_caller_of_sudo",
+        ROOT,
+        folder_of_the_caller_of_sudo,
+    );
     theme.test("its_source_under_another_name", ROOT, its_own_source);
     real_captures(&mut theme);
     theme.run()
@@ -414,6 +420,38 @@ fn folder_of_another() {
         "chown",
     ] {
         assert!(ended.stderr.contains(words), "{words}: {}", ended.stderr);
+    }
+}
+
+/// Under sudo, recordings in the caller's own folder are the caller's.
+fn folder_of_the_caller_of_sudo() {
+    let folder = daemon::folder();
+    let (from, frames) = sample(folder.path(), 10);
+    let theirs = folder.path().join("theirs");
+    fs::create_dir(&theirs).expect("our own folder");
+    std::os::unix::fs::chown(&theirs, Some(65534), Some(65534)).expect("root");
+    let to = theirs.join("x.pcapng");
+    let socket = folder.path().join("control.sock");
+    let output = Tool::new("env")
+        .args(["SUDO_UID=65534", "SUDO_GID=65534"])
+        .arg(daemon::binary("dataplane"))
+        .arg("--socket")
+        .arg(&socket)
+        .arg("-r")
+        .arg(&from)
+        .arg("--to")
+        .arg(&to)
+        // A folder of root's stays root's affair.
+        .arg("--to")
+        .arg(folder.path().join("y.pcapng"))
+        .output();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for (path, owner) in [(to, 65534), (folder.path().join("y.pcapng"), 0)] {
+        let metadata = fs::metadata(&path).expect("recorded");
+        let ids = (metadata.uid(), metadata.gid());
+        assert_eq!(ids, (owner, owner), "{}", path.display());
+        assert_eq!(pcapng::read(&path).frames.len(), frames.len());
     }
 }
 

@@ -1,5 +1,6 @@
 //! A recording: the thread that writes it, and what it writes to, opened by that thread without any
-//! privilege, so that what could not be done later fails at the start.
+//! privilege, so that what could not be done later fails at the start. Under sudo(8) it is the caller's, where root
+//! without privilege may not write.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -19,7 +20,8 @@ use dataplane::port::{
 };
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, OFlag, fcntl},
+    fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl},
+    unistd::{AccessFlags, faccessat},
 };
 
 use super::{
@@ -84,7 +86,7 @@ impl RecordingDevice {
         let keep = config.keep.as_ref().map(|keep| keep.value as usize);
         let (path, standard) = (path.clone(), config.is_standard());
         let recorder = Recorder::start(settings, move || {
-            privilege::lock_down(&[]).map_err(|e| e.to_string())?;
+            privilege::lock_down_to_write(|| standard || may_write(&path)).map_err(|e| e.to_string())?;
             Ok(if standard {
                 Box::new(standard_output()?) as Box<dyn Output>
             } else if to_stream {
@@ -96,7 +98,7 @@ impl RecordingDevice {
         .map_err(|e| {
             let remedy = match e.contains("ermission denied") {
                 // As root one would not expect it.
-                true => "; it is written without privilege, as the user who started the daemon: give that user the directory (chown), or name another",
+                true => "; it is written without privilege, as the user who started the daemon or called sudo: give that user the directory (chown), or name another",
                 false => "",
             };
             StartError::machine(&port.name, &format!("{e}{remedy}"))
@@ -172,6 +174,19 @@ fn not_of_another_port(port: &PlannedPort, path: &Path, plan: &Plan) -> Result<(
         }
     }
     Ok(())
+}
+
+/// Whether the calling thread may write the file of that name, or make it.
+fn may_write(path: &Path) -> bool {
+    let allowed =
+        |path: &Path| faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
+    if path.exists() {
+        return allowed(path);
+    }
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => allowed(folder),
+        _ => allowed(Path::new(".")),
+    }
 }
 
 /// Whether there is something at a path that is written like a pipe.
