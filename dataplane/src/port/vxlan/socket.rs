@@ -71,32 +71,69 @@ impl Batch {
         let count = empties.len().min(self.messages.len());
         for (i, empty) in empties[..count].iter().enumerate() {
             let (to, room) = pool.room(empty);
-            self.headers[i] = [0; header::LEN];
-            self.parts[i] = [
-                libc::iovec {
-                    iov_base: self.headers[i].as_mut_ptr().cast(),
-                    iov_len: header::LEN,
-                },
-                libc::iovec {
-                    iov_base: to.cast(),
-                    iov_len: room,
-                },
-            ];
-            let message = &mut self.messages[i].msg_hdr;
-            message.msg_name = (&raw mut self.names[i]).cast();
-            message.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
-            message.msg_iov = self.parts[i].as_mut_ptr();
-            message.msg_iovlen = 2;
+            self.address(i, to, room);
         }
+        // SAFETY: the slots are those of empty frames, which the caller holds: nothing else reads or writes
+        // them.
+        unsafe { self.call(socket, count, libc::MSG_DONTWAIT) }
+    }
+
+    /// Takes off the socket what is there without waiting, at most as many datagrams as the batch has room for.
+    /// Answers how many came. Nothing is kept of them but the header and the length.
+    pub(super) fn discard(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        let count = self.messages.len();
+        for i in 0..count {
+            self.address(i, std::ptr::null_mut(), 0);
+        }
+        // SAFETY: there is room for no byte behind the headers. MSG_TRUNC: the length is that of the whole
+        // datagram all the same.
+        unsafe { self.call(socket, count, libc::MSG_DONTWAIT | libc::MSG_TRUNC) }
+    }
+
+    /// Says where the `i`-th datagram goes: behind its header, `room` bytes from `to` on.
+    #[inline]
+    fn address(&mut self, i: usize, to: *mut u8, room: usize) {
+        self.headers[i] = [0; header::LEN];
+        self.parts[i] = [
+            libc::iovec {
+                iov_base: self.headers[i].as_mut_ptr().cast(),
+                iov_len: header::LEN,
+            },
+            libc::iovec {
+                iov_base: to.cast(),
+                iov_len: room,
+            },
+        ];
+        let message = &mut self.messages[i].msg_hdr;
+        message.msg_name = (&raw mut self.names[i]).cast();
+        message.msg_namelen = size_of::<libc::sockaddr_storage>() as u32;
+        message.msg_iov = self.parts[i].as_mut_ptr();
+        message.msg_iovlen = 2;
+    }
+
+    /// Receives into the first `count` messages.
+    ///
+    /// # Safety
+    ///
+    /// `count` is at most the batch's. Each of them was addressed since the last call, to bytes that nothing
+    /// else reads or writes until this one returns.
+    #[inline]
+    unsafe fn call(
+        &mut self,
+        socket: BorrowedFd<'_>,
+        count: usize,
+        flags: libc::c_int,
+    ) -> io::Result<usize> {
+        debug_assert!(count <= self.messages.len());
         // SAFETY: each of the `count` messages points to its own name, header and parts, which are this
-        // batch's, and to the slot of an empty frame, which the caller holds: nothing else reads or writes
-        // any of them, and the kernel is done with them when the call returns.
+        // batch's, and to bytes of which the caller says that they may be written. The kernel is done with all
+        // of them when the call returns.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 self.messages.as_mut_ptr(),
                 count as u32,
-                libc::MSG_DONTWAIT,
+                flags,
                 std::ptr::null_mut(),
             )
         };

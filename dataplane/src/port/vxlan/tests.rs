@@ -479,6 +479,28 @@ fn what_the_kernel_lost_is_known() {
     assert_eq!(kernel.rx_dropped, 100 - received);
 }
 
+#[test]
+fn at_its_end_what_came_is_counted_without_a_slot_to_put_it_in() {
+    let mut b = bench(8, 64, None);
+    let region = b.io.own_region.expect("a region");
+    let taken: Vec<_> = std::iter::from_fn(|| b.io.pool.alloc(region)).collect();
+    for n in 0..100 {
+        b.far
+            .send(&datagram(header::encode(VNI), &plain(60 + n)))
+            .expect("lo");
+    }
+    b.port.close(&mut b.io, Reason::LinkDown);
+    let rx = &b.io.counters[0].rx;
+    let bytes = (0..100).map(|n| 60 + n).sum::<u64>();
+    assert_eq!((rx.frames, rx.bytes), (100, bytes));
+    assert_eq!(rx.dropped.get(Reason::LinkDown), 100);
+    for frame in taken {
+        b.io.pool.free(frame);
+    }
+    let (free, total) = b.free();
+    assert_eq!(free, total);
+}
+
 proptest! {
     /// Whatever the kernel answers, and in whatever order, nothing is lost and the laws hold.
     #[test]
