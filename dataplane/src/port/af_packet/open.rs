@@ -71,11 +71,11 @@ pub struct OpenError {
 
 /// What the kernel has counted for a socket since it was made (PACKET_STATISTICS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Statistics {
+pub(super) struct Statistics {
     /// Frames that the filter let through, those dropped included.
-    pub frames: u64,
+    pub(super) frames: u64,
     /// Those that found no room in the ring.
-    pub dropped: u64,
+    pub(super) dropped: u64,
 }
 
 /// An open socket.
@@ -161,7 +161,7 @@ pub fn open(options: &SocketOptions<'_>) -> Result<(PacketSocket, Ring), OpenErr
 
 impl PacketSocket {
     /// Takes no further frame.
-    pub fn end(&self) {
+    pub(super) fn end(&self) {
         let _ = let_in(self.fd.as_fd(), &filter::nothing());
     }
 
@@ -171,7 +171,7 @@ impl PacketSocket {
     }
 
     /// What the kernel counted until now.
-    pub fn statistics(&self) -> Statistics {
+    pub(super) fn statistics(&self) -> Statistics {
         let mut new = libc::tpacket_stats_v3 {
             tp_packets: 0,
             tp_drops: 0,
@@ -194,7 +194,7 @@ impl PacketSocket {
     }
 
     /// Takes the socket's error away, as long as which it is readable: that the interface went down, or away.
-    pub fn clear_error(&self) {
+    pub(super) fn clear_error(&self) {
         let mut error: c_int = 0;
         let _ = get(&self.fd, libc::SOL_SOCKET, libc::SO_ERROR, &mut error);
     }
