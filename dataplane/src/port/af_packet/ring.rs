@@ -113,6 +113,21 @@ impl Ring {
         }
     }
 
+    /// A ring of one block, which the kernel has handed over with these bytes behind its status: for fuzzers.
+    #[cfg(feature = "fake-kernel")]
+    pub fn of_block(bytes: &[u8]) -> Self {
+        let mut block = vec![0; STATUS];
+        block.extend(libc::TP_STATUS_USER.to_ne_bytes());
+        block.extend_from_slice(bytes);
+        block.resize(block.len().next_multiple_of(8).max(64), 0);
+        let (words, _) = block.as_chunks();
+        let mut memory: Vec<u64> = words.iter().map(|word| u64::from_ne_bytes(*word)).collect();
+        let base = NonNull::new(memory.as_mut_ptr()).expect("a vector's memory");
+        // SAFETY: the memory is aligned to 8, of that size, and stays where it is for as long as the vector
+        // lives, which nobody else has.
+        unsafe { Self::over(base.cast(), block.len(), 1, Box::new(memory)) }
+    }
+
     /// The status of the block that is waited for or in hand.
     #[inline]
     fn status(&self) -> &AtomicU32 {

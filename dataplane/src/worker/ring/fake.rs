@@ -110,7 +110,7 @@ impl FakeRing {
     }
 
     /// Reads the messages that were taken, as the kernel does when they are submitted.
-    pub(super) fn consume(&mut self) {
+    pub fn consume(&mut self) {
         if self.stuck {
             return;
         }
