@@ -29,6 +29,7 @@ use tests::{
 const ROOT: &[Need] = &[Need::Root];
 const LISTEN: &[Need] = &[Need::Root, Need::Tool("tcpdump")];
 const TSHARK: &[Need] = &[Need::Root, Need::Tool("tcpdump"), Need::Tool("tshark")];
+const TC: &[Need] = &[Need::Root, Need::Tool("tc")];
 const CURL: &[Need] = &[Need::Root, Need::Tool("curl"), Need::Tool("ethtool")];
 
 /// How long frames may take through a busy machine.
@@ -57,6 +58,10 @@ fn main() -> ExitCode {
     theme.test("received_frames_are_judged", LISTEN, judged);
     theme.test("tcp_through_a_tap", CURL, tcp_through_a_tap);
     theme.test("a_burst_beyond_the_buffer", ROOT, burst);
+    for family in [V4, V6] {
+        let name = format!("a_queue_of_the_host_that_is_full_{}", family.name);
+        theme.test(name, TC, move || full_queue(family));
+    }
     theme.test("two_workers_share_the_flows", ROOT, two_workers);
     theme.test("the_link_goes_and_comes_back", ROOT, link_down_and_back);
     theme.test("nobody_listens_at_the_far_end", ROOT, nobody_listens);
@@ -563,6 +568,38 @@ fn burst() {
     let stats = daemon.wait(LIMIT).explained();
     let net = daemon::port(&stats, "net");
     assert_eq!(net.rx.frames, SENT + 1_000, "{stats:#?}");
+}
+
+/// An interface that sends less than comes: what the host's own queue drops is counted, and what counts as
+/// written arrives.
+fn full_queue(family: Family) {
+    const SENT: u64 = 400;
+    let lab = Lab::bare(family, 1700);
+    // Some sixty datagrams, and a hundred a second.
+    let shape = "qdisc add dev u0 root tbf rate 160kbit burst 6000 limit 6000";
+    let shaped = lab.near.tool("tc").args(shape.split(' ')).output();
+    assert!(shaped.status.success(), "{shaped:?}");
+    let there = NetNs::open(lab.far.name()).expect("our own namespace");
+    let at = SocketAddr::new(family.far.parse().expect("an address"), 4789);
+    let far = in_netns(&there, || UdpSocket::bind(at)).expect("our own namespace");
+    let far = far.expect("a free port");
+    far.set_read_timeout(Some(LIMIT)).expect("a socket");
+    let sent: Vec<_> = (0..SENT as u16).map(|n| flow(n % 100, n)).collect();
+    let folder = daemon::folder();
+    let file = folder.path().join("sample.pcap");
+    capture::write(&file, &sent);
+    let stats = Daemon::start(&lab.near, &lab.play(&file, ""))
+        .wait(LIMIT)
+        .explained();
+    let tx = &daemon::port(&stats, "net").tx;
+    let full = dropped(&stats, "net", "sink_full");
+    assert!(full > 0 && tx.frames > 0, "{stats:#?}");
+    assert_eq!((tx.offered, tx.frames + full), (SENT, SENT), "{stats:#?}");
+    let mut datagram = [0; 2048];
+    for n in 0..tx.frames {
+        let received = far.recv(&mut datagram);
+        received.unwrap_or_else(|e| panic!("{n} of {} arrived: {e}", tx.frames));
+    }
 }
 
 /// Two workers have a socket each at one port: every frame comes to one of them, and frames of a flow to the

@@ -16,8 +16,8 @@ use nix::{
         AddressFamily, SetSockOpt, SockFlag, SockType, SockaddrStorage, bind, connect, getsockopt,
         setsockopt, socket,
         sockopt::{
-            IpMtu, Ipv4Tos, Ipv4Ttl, Ipv6TClass, Ipv6Ttl, Ipv6V6Only, RcvBuf, RcvBufForce,
-            ReusePort, SndBuf, SndBufForce,
+            IpMtu, Ipv4RecvErr, Ipv4Tos, Ipv4Ttl, Ipv6RecvErr, Ipv6TClass, Ipv6Ttl, Ipv6V6Only,
+            RcvBuf, RcvBufForce, ReusePort, SndBuf, SndBufForce,
         },
     },
 };
@@ -103,6 +103,10 @@ impl<T> During<T> for nix::Result<T> {
 /// UDP over IPv4 carries no checksum, as RFC 7348, section 5, wants it; over IPv6 it must
 /// (RFC 8200, section 8.1).
 ///
+/// It is told what becomes of what it sends (IP_RECVERR): without that the kernel answers to a datagram which
+/// the host's own queue has dropped as if it were sent (net/ipv4/udp.c, `udp_send_skb`). Errors are kept for
+/// nobody beyond the first few, for which the smallest receive buffer has room.
+///
 /// # Errors
 ///
 /// With the step that the kernel refused.
@@ -117,6 +121,7 @@ pub fn sender(
     let ttl = c_int::from(outer.ttl);
     match to {
         SocketAddr::V4(_) => setsockopt(&fd, NoChecksum, &1)
+            .and_then(|()| setsockopt(&fd, Ipv4RecvErr, &true))
             .and_then(|()| setsockopt(&fd, Ipv4Ttl, &ttl))
             .and_then(|()| setsockopt(&fd, Ipv4Tos, &dscp))
             .and_then(|()| {
@@ -127,6 +132,7 @@ pub fn sender(
                 setsockopt(&fd, IpMtuDiscover, &discover)
             }),
         SocketAddr::V6(_) => setsockopt(&fd, Ipv6Ttl, &ttl)
+            .and_then(|()| setsockopt(&fd, Ipv6RecvErr, &true))
             .and_then(|()| setsockopt(&fd, Ipv6TClass, &dscp))
             .and_then(|()| {
                 let discover = match outer.dont_fragment {
