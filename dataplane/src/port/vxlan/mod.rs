@@ -39,6 +39,10 @@ const BATCH: usize = 64;
 /// worker there.
 const LAST: usize = 1 << 16;
 
+/// How often the kernel is asked what it has lost, at least, in nanoseconds: its number has 32 bits, and must not
+/// run over in between, however long nobody else asks.
+const ASK: u64 = 10_000_000_000;
+
 /// What a VXLAN port is told when it is made.
 #[derive(Clone, Copy, Debug)]
 pub struct VxlanOptions {
@@ -77,6 +81,8 @@ struct Receiver {
     ready: bool,
     /// What the kernel has lost, as it was when it was asked last: its own number, which wraps, and ours.
     lost: Cell<(u32, u64)>,
+    /// When that was, by the worker's clock; not every time.
+    asked: u64,
 }
 
 /// The sending half.
@@ -121,6 +127,7 @@ impl VxlanPort {
                 polling: false,
                 ready: false,
                 lost: Cell::new((0, 0)),
+                asked: 0,
             }),
             sink: Sender {
                 sockets: sinks,
@@ -391,6 +398,10 @@ impl VxlanPort {
         batch: &mut Vec<Frame>,
         budget: usize,
     ) {
+        if io.now.saturating_sub(source.asked) >= ASK {
+            source.asked = io.now;
+            source.lost();
+        }
         source.provide(io);
         let n = budget.min(source.empties.len());
         if n == 0 {

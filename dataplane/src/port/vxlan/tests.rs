@@ -475,8 +475,14 @@ fn what_the_kernel_lost_is_known() {
     let mut b = b;
     let received = b.receive(64).len() as u64;
     assert!(received < 100);
+    let lost = 100 - received;
+    let asked = |b: &Bench| b.port.source.as_ref().expect("a source").lost.get().1;
+    assert_eq!(asked(&b), 0);
+    b.io.now += ASK;
+    b.receive(64);
+    assert_eq!(asked(&b), lost, "its number is taken before it runs over");
     let kernel = b.port.kernel().expect("a source has them");
-    assert_eq!(kernel.rx_dropped, 100 - received);
+    assert_eq!(kernel.rx_dropped, lost);
 }
 
 #[test]
