@@ -4,7 +4,11 @@
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     cell::Cell,
+    fs::File,
+    io::{self, Seek, Write},
     net::UdpSocket,
+    os::fd::BorrowedFd,
+    path::Path,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -19,6 +23,10 @@ use dataplane::{
     policy::{PolicySpec, Publisher, Reason, Rule, Snapshot},
     port::{
         Io, Place, Port, PortFailure, PortIndex, Wait,
+        pcap::{
+            read::{self, PcapSource},
+            write::{Limits, Output, Recorder, Settings},
+        },
         vxlan::{VxlanOptions, VxlanPort},
     },
     worker::spec::{Idle, OwnRegion, PipelineSpec, SourceSpec, WorkerSpec},
@@ -125,6 +133,62 @@ fn loopback() -> VxlanPort {
     )
 }
 
+/// A capture of these frames (draft-ietf-opsawg-pcap), played for ever as fast as it is taken.
+fn capture(frames: &[Vec<u8>]) -> PcapSource {
+    let mut file = tempfile::tempfile().expect("a file");
+    let mut bytes = Vec::new();
+    for word in [0xa1b2_c3d4, 4 << 16 | 2, 0, 0, 65_535, 1] {
+        bytes.extend(u32::to_le_bytes(word));
+    }
+    for frame in frames {
+        let length = frame.len() as u32;
+        for word in [1, 0, length, length] {
+            bytes.extend(u32::to_le_bytes(word));
+        }
+        bytes.extend(frame);
+    }
+    file.write_all(&bytes).expect("room");
+    file.rewind().expect("a regular file");
+    let options = read::Options {
+        pace: read::Pace::Top,
+        loops: 0,
+    };
+    let capture = read::open(Path::new("test.pcap"), file, options);
+    PcapSource::new(capture.expect("a capture"))
+}
+
+/// Where a recording goes that nobody wants.
+struct Nowhere(File);
+
+impl Output for Nowhere {
+    fn next(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn append(&mut self, bytes: &[u8], _stop: BorrowedFd<'_>) -> io::Result<()> {
+        self.0.write_all(bytes)
+    }
+    fn finish(&mut self) {}
+    fn name(&self) -> String {
+        "nowhere".into()
+    }
+}
+
+fn recorder() -> Recorder {
+    let settings = Settings {
+        workers: 1,
+        program: "test".into(),
+        interfaces: vec!["a".into()],
+        limits: Limits::default(),
+        compress: false,
+        patience: Duration::from_secs(10),
+    };
+    Recorder::start(settings, || {
+        let null = File::options().write(true).open("/dev/null");
+        Ok(Box::new(Nowhere(null.map_err(|e| e.to_string())?)))
+    })
+    .expect("a thread")
+}
+
 #[test]
 fn a_worker_allocates_nothing_after_it_has_started() {
     let frame = |port| {
@@ -148,6 +212,7 @@ fn a_worker_allocates_nothing_after_it_has_started() {
     };
     let mut publisher = Publisher::new(Snapshot::compile(&policy, 1).expect("compiles"));
     let turns = Arc::new(AtomicU64::new(0));
+    let recorder = recorder();
     let spec = WorkerSpec {
         core: usable_cores().expect("cores")[0],
         batch: 64,
@@ -169,6 +234,8 @@ fn a_worker_allocates_nothing_after_it_has_started() {
             Some(Box::new(Sink(Place::default()))),
             Some(Box::new(Sink(Place::default()))),
             Some(Box::new(loopback())),
+            Some(Box::new(capture(&[frame(53), frame(54)]))),
+            Some(Box::new(recorder.sink(0, vec![0; 6]))),
         ],
         pipelines: vec![
             PipelineSpec {
@@ -187,7 +254,16 @@ fn a_worker_allocates_nothing_after_it_has_started() {
                     patient: false,
                 }],
                 policy: None,
-                sinks: vec![PortIndex(1)],
+                sinks: vec![PortIndex(1), PortIndex(5)],
+            },
+            PipelineSpec {
+                sources: vec![SourceSpec {
+                    port: PortIndex(4),
+                    finish_checksums: true,
+                    patient: true,
+                }],
+                policy: Some(publisher.reader()),
+                sinks: vec![PortIndex(5)],
             },
         ],
     };
@@ -202,5 +278,7 @@ fn a_worker_allocates_nothing_after_it_has_started() {
     let report = engine.stop().remove(0);
     assert!(report.pipelines[0].forwarded > 0 && report.pipelines[0].dropped.total() > 0);
     assert!(report.pipelines[1].forwarded > 0, "through the network");
+    assert!(report.pipelines[2].forwarded > 0, "from the capture");
+    assert!(report.ports[5].tx.frames > 0, "recorded");
     assert_eq!(ALLOCATIONS.load(Ordering::Relaxed), 0);
 }
