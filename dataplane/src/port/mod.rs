@@ -74,6 +74,22 @@ impl Io {
         }
     }
 
+    /// The region that a source called `name` receives into, where a frame has `headroom` bytes before it at
+    /// least.
+    pub(crate) fn region_for(&self, name: &str, headroom: usize) -> Result<RegionId, PortFailure> {
+        let Some(region) = self.own_region else {
+            return Err(PortFailure::fatal(format!(
+                "{name}: frames are received into the worker's own region, and there is none; add one before its ports"
+            )));
+        };
+        match self.pool.region(region).headroom() {
+            room if room < headroom => Err(PortFailure::fatal(format!(
+                "{name}: frames begin {room} bytes into a slot, and {headroom} bytes are put before some; give the worker's own region {headroom} bytes of headroom"
+            ))),
+            _ => Ok(region),
+        }
+    }
+
     /// The counters of a port.
     #[inline]
     pub fn count(&mut self, port: PortIndex) -> &mut PortCounters {
@@ -221,6 +237,39 @@ impl PortFailure {
         Self {
             message: message.into(),
             fatal: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::{HugePages, Region};
+
+    #[test]
+    fn a_source_is_told_what_its_worker_lacks() {
+        // (the region's headroom, what the source wants, what it is told)
+        for (has, wants, told) in [
+            (None, 0, Some("add one before its ports")),
+            (Some(0), 0, None),
+            (Some(4), 4, None),
+            (Some(3), 4, Some("4 bytes of headroom")),
+        ] {
+            let waker = Arc::new(Waker::new().expect("an eventfd"));
+            let mut io = Io::new(Ring::fake(), waker, 1, 1);
+            let region = has.map(|headroom| Region::map(8, 256, headroom, HugePages::Off));
+            io.own_region = region.and_then(|region| io.pool.add(region.expect("memory")));
+            let answer = io.region_for("in0", wants).map_err(|e| e.message);
+            match told {
+                None => assert_eq!(answer.ok(), io.own_region),
+                Some(words) => {
+                    let message = answer.expect_err(words);
+                    assert!(
+                        message.starts_with("in0: ") && message.contains(words),
+                        "{message}"
+                    );
+                }
+            }
         }
     }
 }

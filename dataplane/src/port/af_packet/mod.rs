@@ -161,14 +161,8 @@ fn copy(io: &mut Io, frame: &mut Frame, arrived: &Arrived<'_>) -> bool {
 impl Port for AfPacketPort {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
-        self.region = io.own_region;
-        match self.region {
-            Some(_) => Ok(()),
-            None => Err(PortFailure::fatal(format!(
-                "{}: a packet socket needs the worker's own region; add one before its ports",
-                self.options.interface
-            ))),
-        }
+        self.region = Some(io.region_for(&self.options.interface, TAG)?);
+        Ok(())
     }
 
     fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {

@@ -237,17 +237,12 @@ impl TapPort {
 impl Port for TapPort {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
-        if self.options.source
-            && self.options.layer == Layer::Ip
-            && let Some(region) = io.own_region
-            && io.pool.region(region).headroom() < packet::HEADER
-        {
-            return Err(PortFailure::fatal(format!(
-                "{}: frames begin {} bytes into a slot, which leaves no room for an Ethernet header; give the worker's own region {} bytes of headroom",
-                self.name,
-                io.pool.region(region).headroom(),
-                packet::HEADER
-            )));
+        if self.options.source {
+            let headroom = match self.options.layer {
+                Layer::Ethernet => 0,
+                Layer::Ip => packet::HEADER,
+            };
+            io.region_for(&self.name, headroom)?;
         }
         self.file = io.ring.show(self.queue.as_fd(), place);
         self.staged.reserve(io.sink_cap);

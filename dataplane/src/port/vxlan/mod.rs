@@ -255,6 +255,9 @@ impl Receiver {
 impl Port for VxlanPort {
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.place = place;
+        if self.source.is_some() {
+            io.region_for("VXLAN", 0)?;
+        }
         if !self.sink.sockets.is_empty() {
             let ready = io.ring.prepare_sends();
             ready.map_err(|e| PortFailure::fatal(e.to_string()))?;

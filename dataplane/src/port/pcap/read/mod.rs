@@ -116,14 +116,8 @@ impl Port for PcapSource {
     /// Starts the reader.
     fn attach(&mut self, io: &mut Io, place: Place) -> Result<(), PortFailure> {
         self.index = place.index;
-        self.region = io.own_region;
+        self.region = Some(io.region_for(&self.path, 0)?);
         let fail = |message: String| PortFailure::fatal(message);
-        if self.region.is_none() {
-            return Err(fail(format!(
-                "{}: a capture file needs the worker's own region; add one before its ports",
-                self.path
-            )));
-        }
         let Some(capture) = self.capture.take() else {
             return Err(fail(format!("{}: attached twice", self.path)));
         };
