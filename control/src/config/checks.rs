@@ -1,9 +1,10 @@
-//! What a configuration says about itself: names that must exist, ports that two things want, loops.
+//! What a configuration says about itself: names that must exist, loops, cores.
 //! No question to the machine but which cores it has.
 
 use std::collections::HashMap;
 
 use super::{
+    claims,
     cores::CoreList,
     error::hint,
     machine::Machine,
@@ -59,9 +60,7 @@ pub(crate) fn resolve(
     }
     let pipelines = pipelines(config, &ports, problems);
     directions(config, problems);
-    twice(&ports, problems);
-    one_stream(&ports, problems);
-    listen_twice(&ports, problems);
+    claims::check(&ports, problems);
     (ports, pipelines)
 }
 
@@ -156,111 +155,6 @@ fn directions(config: &Config, problems: &mut Problems) {
                     ),
                 );
             }
-        }
-    }
-}
-
-/// Two ports that want the same device.
-fn twice(ports: &[PlannedPort], problems: &mut Problems) {
-    let mut devices: HashMap<(Option<&str>, &str), (&PlannedPort, bool)> = HashMap::new();
-    for port in ports {
-        let Some(mine) = port.kind.occupies() else {
-            continue;
-        };
-        let netns = port.kind.netns().map(|netns| netns.as_str());
-        let key = (netns, mine.device.as_str());
-        let Some((other, made)) = devices.insert(key, (port, mine.made)) else {
-            continue;
-        };
-        let remedy = match (mine.made, made) {
-            (false, false) => "an interface belongs to one port; name its queues there",
-            (true, true) => "give one of them another name",
-            _ => "a device that one port makes is no interface for another; write to it directly",
-        };
-        problems.config(
-            mine.device.at,
-            format!("ports.{}", port.name),
-            format!(
-                "{:?} is the device of port {:?} (line {}) already; {remedy}",
-                **mine.device, other.name, other.at.line
-            ),
-        );
-    }
-    for port in ports {
-        let Some(observed) = port.kind.observes() else {
-            continue;
-        };
-        let netns = port.kind.netns().map(|netns| netns.as_str());
-        match devices.get(&(netns, observed.as_str())) {
-            Some((other, true)) => problems.config(
-                observed.at,
-                format!("ports.{}", port.name),
-                format!(
-                    "{:?} is the device that port {:?} (line {}) makes, so that its frames would come back round and round; name an interface, or {:?} itself in a pipeline",
-                    **observed, other.name, other.at.line, other.name
-                ),
-            ),
-            Some((other, false)) if other.source => problems.note(format!(
-                "port {:?} gets no copy of the frames of {:?} that port {:?} takes: XDP takes them first",
-                port.name, **observed, other.name
-            )),
-            _ => {}
-        }
-    }
-}
-
-/// A file that is written has one port, and so has each standard stream.
-fn one_stream(ports: &[PlannedPort], problems: &mut Problems) {
-    for (i, port) in ports.iter().enumerate() {
-        let Some(mine) = port.kind.stream() else {
-            continue;
-        };
-        for other in &ports[..i] {
-            if other.kind.stream() != Some(mine) {
-                continue;
-            };
-            let standard = mine.as_os_str() == "-";
-            let (what, remedy) = match (standard, port.sink, other.sink) {
-                // A file is read by as many as like to; input and output are two streams.
-                (false, false, false) | (true, true, false) | (true, false, true) => continue,
-                (true, false, false) => ("standard input is read", "use one port for both"),
-                (true, true, true) => ("standard output is written", "use one port for both"),
-                (false, true, true) => ("the file is written", "use one port for both"),
-                (false, true, false) => ("the file is read", "record to another file"),
-                (false, false, true) => ("the file is written", "record to another file"),
-            };
-            problems.config(
-                mine.at,
-                format!("ports.{}", port.name),
-                format!(
-                    "path {:?}: {what} by port {:?} (line {}) already; {remedy}",
-                    mine.display(),
-                    other.name,
-                    other.at.line
-                ),
-            );
-        }
-    }
-}
-
-/// Two sources that want the same UDP port.
-fn listen_twice(ports: &[PlannedPort], problems: &mut Problems) {
-    let listens = |port: &PlannedPort| port.source.then(|| port.kind.listens()).flatten();
-    for (i, port) in ports.iter().enumerate() {
-        let Some(mine) = listens(port) else { continue };
-        let other = ports[..i].iter().find(|other| {
-            listens(other).is_some_and(|theirs| mine.overlaps(&theirs))
-                && other.kind.netns() == port.kind.netns()
-        });
-        if let Some(other) = other {
-            problems.config(
-                mine.at,
-                format!("ports.{}", port.name),
-                format!(
-                    "UDP port {} is that of port {:?} (line {}) already, and a datagram is received once; give each an address of its own (local = \"…\"), or another port",
-                    mine.port, other.name, other.at.line
-                ),
-            );
         }
     }
 }

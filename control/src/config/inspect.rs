@@ -8,7 +8,7 @@ use super::{
     plan::{PlannedPipeline, PlannedPort, Problems},
     reader::At,
 };
-use crate::ports::Around;
+use crate::ports::{Around, Claim};
 
 /// Checks every port, and fills in what was found of it.
 pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: &mut Problems) {
@@ -19,8 +19,9 @@ pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: 
         context: String::new(),
     };
     for port in ports.iter_mut() {
-        let observed = port.kind.observes();
-        if observed.is_some_and(|device| site.problems.is_told_of(device.at)) {
+        let claims = port.kind.claims(port);
+        let told = |claim: &Claim<'_>| matches!(claim, Claim::Copies { device } if site.problems.is_told_of(device.at));
+        if claims.iter().any(told) {
             // A device that another port makes: that it is not there yet is nothing to tell as well.
             continue;
         }

@@ -6,6 +6,7 @@
 
 mod checks;
 mod choice;
+mod claims;
 mod cores;
 mod error;
 mod file;

@@ -40,24 +40,9 @@ pub trait Kind {
         None
     }
 
-    /// The device that belongs to this port alone.
-    fn occupies(&self) -> Option<Occupied<'_>> {
-        None
-    }
-
-    /// The file that the port alone may write, or reads; `-` is standard output or input.
-    fn stream(&self) -> Option<&At<PathBuf>> {
-        None
-    }
-
-    /// The UDP port of its network namespace that it has for itself as a source.
-    fn listens(&self) -> Option<Listens> {
-        None
-    }
-
-    /// The interface whose frames it gets copies of, while they stay with those who have it.
-    fn observes(&self) -> Option<&At<String>> {
-        None
+    /// What the port wants of the machine that another port may not want as well.
+    fn claims(&self, _port: &PlannedPort) -> Vec<Claim<'_>> {
+        Vec::new()
     }
 
     /// The network namespace that the port is in; `None` is the daemon's own.
@@ -135,13 +120,26 @@ pub struct Around<'a> {
     pub feeders: Vec<&'a PlannedPort>,
 }
 
-/// A device of a network namespace that a port has for itself.
+/// Something of the machine that a port wants.
 #[derive(Clone, Copy, Debug)]
-pub struct Occupied<'a> {
-    /// Its name.
-    pub device: &'a At<String>,
-    /// Whether the port makes it, else it is there already.
-    pub made: bool,
+pub enum Claim<'a> {
+    /// A device of its network namespace that it has for itself.
+    Device {
+        /// Its name.
+        device: &'a At<String>,
+        /// Whether the port makes it, else it is there already.
+        made: bool,
+    },
+    /// An interface of its network namespace whose frames it gets copies of, while they stay with those who
+    /// have it.
+    Copies {
+        /// Its name.
+        device: &'a At<String>,
+    },
+    /// A file that the port alone may write, or reads; `-` is standard output or input.
+    Stream(&'a At<PathBuf>),
+    /// A UDP port of its network namespace.
+    Listens(Listens),
 }
 
 /// A UDP port that a port receives at.

@@ -25,7 +25,7 @@ use crate::{
         netlink::Netlink,
         netns::{NetNs, on_core_in_netns},
     },
-    ports::{Device, Turn},
+    ports::{Claim, Device, Turn},
 };
 
 pub(super) struct PacketDevice {
@@ -100,15 +100,17 @@ fn made_in(ns: &NetNs, plan: &Plan) -> io::Result<Vec<String>> {
     let here = identity(ns)?;
     let mut made = Vec::new();
     for port in &plan.ports {
-        let Some(occupied) = port.kind.occupies().filter(|occupied| occupied.made) else {
-            continue;
-        };
-        let there = port.kind.netns().map(|netns| netns.value.as_str());
-        // One that cannot be opened fails the port that is in it.
-        if let Ok(there) = NetNs::open_or_own(there)
-            && identity(&there)? == here
-        {
-            made.push(occupied.device.value.clone());
+        for claim in port.kind.claims(port) {
+            let Claim::Device { device, made: true } = claim else {
+                continue;
+            };
+            let there = port.kind.netns().map(|netns| netns.value.as_str());
+            // One that cannot be opened fails the port that is in it.
+            if let Ok(there) = NetNs::open_or_own(there)
+                && identity(&there)? == here
+            {
+                made.push(device.value.clone());
+            }
         }
     }
     Ok(made)

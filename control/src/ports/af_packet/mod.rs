@@ -8,7 +8,7 @@ use caps::Capability;
 use serde::Serialize;
 
 use super::{
-    Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
+    Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
     interface::{interface_name, netns_name},
 };
 use crate::{
@@ -140,8 +140,12 @@ impl Kind for AfPacket {
         })
     }
 
-    fn observes(&self) -> Option<&At<String>> {
-        self.interface().map(|_| &self.interface)
+    fn claims(&self, _port: &PlannedPort) -> Vec<Claim<'_>> {
+        let device = self.interface().map(|_| &self.interface);
+        device
+            .map(|device| Claim::Copies { device })
+            .into_iter()
+            .collect()
     }
 
     fn netns(&self) -> Option<&At<String>> {

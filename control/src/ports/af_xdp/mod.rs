@@ -9,7 +9,7 @@ use caps::Capability;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Around, Device, Found, Kind, Occupied, Placement, Privileges,
+    Around, Claim, Device, Found, Kind, Placement, Privileges,
     interface::{interface_name, netns_name},
 };
 use crate::{
@@ -152,11 +152,11 @@ impl Kind for AfXdp {
         }
     }
 
-    fn occupies(&self) -> Option<Occupied<'_>> {
-        Some(Occupied {
+    fn claims(&self, _port: &PlannedPort) -> Vec<Claim<'_>> {
+        vec![Claim::Device {
             device: &self.interface,
             made: false,
-        })
+        }]
     }
 
     fn netns(&self) -> Option<&At<String>> {

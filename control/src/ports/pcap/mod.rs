@@ -17,7 +17,7 @@ pub use rotate::Rotate;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
 use self::names::Names;
-use super::{Device, Found, Kind, LargestFrame, Placement, Privileges};
+use super::{Claim, Device, Found, Kind, LargestFrame, Placement, Privileges};
 use crate::{
     config::{At, FileFact, Plan, PlannedPort, Position, Reader, Site, Value},
     daemon::StartError,
@@ -344,8 +344,8 @@ impl Kind for Pcap {
         true
     }
 
-    fn stream(&self) -> Option<&At<PathBuf>> {
-        Some(&self.path)
+    fn claims(&self, _port: &PlannedPort) -> Vec<Claim<'_>> {
+        vec![Claim::Stream(&self.path)]
     }
 
     fn inspect(&self, port: &PlannedPort, site: &mut Site<'_>) -> Found {

@@ -10,7 +10,7 @@ use dataplane::port::tap::Layer;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Device, Found, Kind, LargestFrame, Occupied, Placement, Privileges, Role,
+    Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
     interface::{LOOKS, PAUSE, interface_fault, interface_name, netns_name, within},
 };
 use crate::{
@@ -119,11 +119,11 @@ impl Kind for Tap {
         })
     }
 
-    fn occupies(&self) -> Option<Occupied<'_>> {
-        Some(Occupied {
+    fn claims(&self, _port: &PlannedPort) -> Vec<Claim<'_>> {
+        vec![Claim::Device {
             device: &self.device,
             made: true,
-        })
+        }]
     }
 
     fn netns(&self) -> Option<&At<String>> {

@@ -10,7 +10,7 @@ use dataplane::port::vxlan::header::VNI_BITS;
 use serde::Serialize;
 
 use super::{
-    Around, Device, Found, Kind, LargestFrame, Listens, Placement, Privileges, Role,
+    Around, Claim, Device, Found, Kind, LargestFrame, Listens, Placement, Privileges, Role,
     af_xdp::Checksums, interface::netns_name,
 };
 use crate::{
@@ -159,12 +159,15 @@ impl Kind for Vxlan {
         self.netns.as_ref()
     }
 
-    fn listens(&self) -> Option<Listens> {
-        Some(Listens {
-            address: self.listens_at(),
-            port: *self.port,
-            at: self.port.at,
-        })
+    fn claims(&self, port: &PlannedPort) -> Vec<Claim<'_>> {
+        let listens = port.source.then(|| {
+            Claim::Listens(Listens {
+                address: self.listens_at(),
+                port: *self.port,
+                at: self.port.at,
+            })
+        });
+        listens.into_iter().collect()
     }
 
     fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
