@@ -45,6 +45,7 @@ pub(crate) fn resolve(
             queues: Vec::new(),
             link: None,
             path_mtu: None,
+            leaves_by: None,
         });
     }
     for policy in &config.policies {

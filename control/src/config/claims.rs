@@ -63,12 +63,15 @@ fn conflict((port, mine): Claimed, (other, theirs): Claimed, later: bool) -> Opt
             Some(Conflict::Error(device.at, message))
         }
         (
-            Claim::Copies { device },
+            Claim::Copies {
+                device: Some(device),
+                ..
+            },
             Claim::Device {
                 device: taken,
                 made,
             },
-        ) if device == taken && same_place() => copies(port, device, other, *made),
+        ) if *device == *taken && same_place() => copies(port, device, other, *made),
         (Claim::Stream(path), Claim::Stream(taken)) if later && path == taken => {
             streams(port, path, other)
         }

@@ -8,7 +8,7 @@ use super::{
     plan::{PlannedPipeline, PlannedPort, Problems},
     reader::At,
 };
-use crate::ports::{Around, Claim};
+use crate::ports::{Around, Claim, Feeder};
 
 /// Checks every port, and fills in what was found of it.
 pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: &mut Problems) {
@@ -20,14 +20,15 @@ pub(crate) fn ports(ports: &mut [PlannedPort], machine: &dyn Machine, problems: 
     };
     for port in ports.iter_mut() {
         let claims = port.kind.claims(port);
-        let told = |claim: &Claim<'_>| matches!(claim, Claim::Copies { device } if site.problems.is_told_of(device.at));
+        let told = |claim: &Claim<'_>| matches!(claim, Claim::Copies { device: Some(device), .. } if site.problems.is_told_of(device.at));
         if claims.iter().any(told) {
             // A device that another port makes: that it is not there yet is nothing to tell as well.
             continue;
         }
         site.context = format!("ports.{}", port.name);
         let found = port.kind.inspect(port, &mut site);
-        (port.queues, port.link, port.path_mtu) = (found.queues, found.link, found.path_mtu);
+        (port.queues, port.link) = (found.queues, found.link);
+        (port.path_mtu, port.leaves_by) = (found.path_mtu, found.leaves_by);
     }
 }
 
@@ -39,15 +40,18 @@ pub(crate) fn cautions(
     problems: &mut Problems,
 ) {
     for (i, port) in ports.iter().enumerate() {
-        let feeds = |from: &usize| {
-            let mut pipelines = pipelines.iter();
-            pipelines.any(|pipeline| pipeline.to.contains(&i) && pipeline.from.contains(from))
-        };
+        let feeding = pipelines.iter().filter(|pipeline| pipeline.to.contains(&i));
+        let feeders = feeding.flat_map(|pipeline| {
+            pipeline.from.iter().map(|&from| Feeder {
+                port: &ports[from],
+                policy: pipeline.policy.as_ref(),
+            })
+        });
         let around = Around {
             slot_size,
-            feeders: (0..ports.len()).filter(feeds).map(|i| &ports[i]).collect(),
+            feeders: feeders.collect(),
         };
-        if let Some(caution) = port.kind.caution(port, &around) {
+        for caution in port.kind.cautions(port, &around) {
             problems.note(caution);
         }
     }

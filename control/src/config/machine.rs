@@ -45,6 +45,15 @@ pub struct Peer {
     pub netns: Option<i32>,
 }
 
+/// The way that packets to an address take out of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Its MTU as far as this host knows, in bytes of an IP packet.
+    pub mtu: u32,
+    /// The address that this host has on it; that of the far end where that is this host itself.
+    pub source: IpAddr,
+}
+
 /// Why a namespace could not be looked into.
 #[derive(Debug, thiserror::Error)]
 pub enum LookError {
@@ -97,15 +106,14 @@ pub trait Machine {
     /// An XDP program: its name, who holds it and how, as far as that can be told.
     fn program(&self, id: u32) -> ForeignProgram;
 
-    /// The MTU of the path from a network namespace to an address, in bytes of an IP packet, from the
-    /// address `local` where it is given. The error is the kernel's where there is no route, or `local` is
-    /// no address of the namespace.
-    fn path_mtu(
+    /// The way from a network namespace to an address, from the address `local` where it is given. The
+    /// error is the kernel's where there is no route, or `local` is no address of the namespace.
+    fn way(
         &self,
         netns: Option<&str>,
         local: Option<IpAddr>,
         to: SocketAddr,
-    ) -> Result<u32, LookError>;
+    ) -> Result<Way, LookError>;
 
     /// What is at a path, which must be readable.
     fn file(&self, path: &Path) -> io::Result<FileFact>;

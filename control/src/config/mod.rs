@@ -28,7 +28,7 @@ pub use cores::{CoreList, CoreListError};
 pub use error::{Class, ConfigError, Position, exit_code};
 pub use file::{LARGEST_REGION, load, parse, parse_policy, parse_rule};
 pub use inspect::Site;
-pub use machine::{FileFact, Link, LookError, Machine, Peer};
+pub use machine::{FileFact, Link, LookError, Machine, Peer, Way};
 pub use model::{
     Config, Control, Engine, HugePages, Idle, Mode, OnViolation, Pipeline, Policy, Port, Profile,
 };

@@ -107,6 +107,8 @@ pub struct PlannedPort {
     pub link: Option<Link>,
     /// The MTU of the path that frames take to a far end, where there is one: bytes of an IP packet.
     pub path_mtu: Option<u32>,
+    /// The interface that packets to a far end leave by, where it could be told.
+    pub leaves_by: Option<String>,
 }
 
 impl PlannedPort {

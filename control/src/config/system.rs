@@ -19,7 +19,7 @@ use nix::sched::sched_getaffinity;
 
 use super::{
     cores::CoreList,
-    machine::{FileFact, Link, LookError, Machine, Peer},
+    machine::{FileFact, Link, LookError, Machine, Peer, Way},
 };
 use crate::{
     kernel::foreign::ForeignProgram,
@@ -111,14 +111,15 @@ impl Machine for SystemMachine {
         ForeignProgram::describe(id)
     }
 
-    fn path_mtu(
+    fn way(
         &self,
         netns: Option<&str>,
         local: Option<IpAddr>,
         to: SocketAddr,
-    ) -> Result<u32, LookError> {
+    ) -> Result<Way, LookError> {
         let ns = NetNs::open_or_own(netns)?;
-        Ok(in_netns(&ns, || udp::path_mtu(local, to))??)
+        let (mtu, source) = in_netns(&ns, || udp::path(local, to))??;
+        Ok(Way { mtu, source })
     }
 
     fn file(&self, path: &Path) -> io::Result<FileFact> {

@@ -205,21 +205,30 @@ pub fn listeners(
     Ok((all, granted))
 }
 
-/// The MTU of the path to an address, as far as this host knows it, in bytes of an IP packet: in the calling
-/// thread's namespace, from `local` where it is given. Sends nothing.
+/// The way to an address, as far as this host knows it: in the calling thread's namespace, from `local` where it
+/// is given. Answers with its MTU, in bytes of an IP packet, and the address that the host has on it. Sends
+/// nothing.
 ///
 /// # Errors
 ///
 /// The kernel's: ENETUNREACH without a route, EADDRNOTAVAIL when `local` is no address of this host.
-pub fn path_mtu(local: Option<IpAddr>, to: SocketAddr) -> io::Result<u32> {
-    let local = local.unwrap_or(unspecified(to.ip()));
-    let socket = UdpSocket::bind(SocketAddr::new(local, 0))?;
-    socket.connect(to)?;
+pub fn path(local: Option<IpAddr>, to: SocketAddr) -> io::Result<(u32, IpAddr)> {
+    let connected = |from: IpAddr| {
+        let socket = UdpSocket::bind(SocketAddr::new(from, 0))?;
+        socket.connect(to)?;
+        Ok::<_, io::Error>(socket)
+    };
+    let socket = connected(local.unwrap_or(unspecified(to.ip())))?;
     let mtu = match to {
         SocketAddr::V4(_) => getsockopt(&socket, IpMtu),
         SocketAddr::V6(_) => getsockopt(&socket, Ipv6Mtu),
     }?;
-    Ok(mtu.unsigned_abs())
+    // An address that was chosen may be on another interface than the one that leads there.
+    let source = match local {
+        Some(_) => connected(unspecified(to.ip()))?.local_addr()?,
+        None => socket.local_addr()?,
+    };
+    Ok((mtu.unsigned_abs(), source.ip()))
 }
 
 fn open(address: IpAddr) -> nix::Result<OwnedFd> {

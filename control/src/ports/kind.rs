@@ -7,7 +7,7 @@ use caps::Capability;
 
 use super::Device;
 use crate::{
-    config::{At, Link, Plan, PlannedPort, Position, Site},
+    config::{At, Link, Plan, PlannedPort, Policy, Position, Site},
     daemon::StartError,
 };
 
@@ -56,8 +56,8 @@ pub trait Kind {
     }
 
     /// What the user should know of this port in the plan that is made, although it stops nothing.
-    fn caution(&self, _port: &PlannedPort, _around: &Around<'_>) -> Option<String> {
-        None
+    fn cautions(&self, _port: &PlannedPort, _around: &Around<'_>) -> Vec<String> {
+        Vec::new()
     }
 
     /// Whether it ends by itself as a source, and with the last one the run.
@@ -117,7 +117,16 @@ pub struct Around<'a> {
     /// Bytes of a slot of a queue's own region.
     pub slot_size: u32,
     /// The ports whose frames come to this one.
-    pub feeders: Vec<&'a PlannedPort>,
+    pub feeders: Vec<Feeder<'a>>,
+}
+
+/// A port whose frames come to another.
+#[derive(Clone, Copy, Debug)]
+pub struct Feeder<'a> {
+    /// The port.
+    pub port: &'a PlannedPort,
+    /// The policy that judges them; without one all of them come.
+    pub policy: Option<&'a Policy>,
 }
 
 /// Something of the machine that a port wants.
@@ -130,11 +139,12 @@ pub enum Claim<'a> {
         /// Whether the port makes it, else it is there already.
         made: bool,
     },
-    /// An interface of its network namespace whose frames it gets copies of, while they stay with those who
-    /// have it.
+    /// Copies of the frames of an interface of its network namespace, which stay with those who have it.
     Copies {
-        /// Its name.
-        device: &'a At<String>,
+        /// Its name; `None` is every one.
+        device: Option<&'a At<String>>,
+        /// Whether of those that this host sends there, too.
+        sent: bool,
     },
     /// A file that the port alone may write, or reads; `-` is standard output or input.
     Stream(&'a At<PathBuf>),
@@ -198,4 +208,6 @@ pub struct Found {
     pub link: Option<Link>,
     /// The MTU of the path that frames take to a far end, where there is one: bytes of an IP packet.
     pub path_mtu: Option<u32>,
+    /// The interface that packets to a far end leave by, where it could be told.
+    pub leaves_by: Option<String>,
 }

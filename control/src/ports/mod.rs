@@ -15,7 +15,9 @@ pub mod vxlan;
 
 pub use device::{Device, Listened, Turn};
 pub(crate) use interface::{interface_fault, more_queues};
-pub use kind::{Around, Claim, Found, Kind, LargestFrame, Listens, Placement, Privileges, Role};
+pub use kind::{
+    Around, Claim, Feeder, Found, Kind, LargestFrame, Listens, Placement, Privileges, Role,
+};
 
 use crate::config::{At, Port, Reader};
 

@@ -2,14 +2,14 @@
 
 use std::{
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::Path,
 };
 
 use nix::libc;
 
 use crate::{
-    config::machine::{FileFact, Link, LookError, Machine, Peer},
+    config::machine::{FileFact, Link, LookError, Machine, Peer, Way},
     kernel::foreign::ForeignProgram,
 };
 
@@ -136,22 +136,25 @@ impl Machine for FakeMachine {
         }
     }
 
-    fn path_mtu(
+    fn way(
         &self,
         _netns: Option<&str>,
         local: Option<IpAddr>,
         to: SocketAddr,
-    ) -> Result<u32, LookError> {
+    ) -> Result<Way, LookError> {
         let refuse = |errno| Err(io::Error::from_raw_os_error(errno).into());
         if local.is_some_and(|local| local.to_string() == "192.0.2.99") {
             return refuse(libc::EADDRNOTAVAIL);
         }
-        match to.ip().to_string().as_str() {
-            "203.0.113.9" => refuse(libc::ENETUNREACH),
-            "192.0.2.255" => refuse(libc::EACCES),
-            "198.51.100.1" => Ok(9000),
-            _ => Ok(1500),
-        }
+        let mtu = match to.ip().to_string().as_str() {
+            "203.0.113.9" => return refuse(libc::ENETUNREACH),
+            "192.0.2.255" => return refuse(libc::EACCES),
+            "198.51.100.1" => 9000,
+            _ => 1500,
+        };
+        // By `gw0`.
+        let source = Ipv4Addr::new(192, 0, 2, 2).into();
+        Ok(Way { mtu, source })
     }
 
     fn file(&self, path: &Path) -> io::Result<FileFact> {

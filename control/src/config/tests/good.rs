@@ -686,3 +686,40 @@ fn copies_of_an_interface() {
         );
     }
 }
+
+/// Datagrams that leave by an interface whose frames they are made of.
+#[test]
+fn vxlan_ports_that_hear_themselves() {
+    const TCP: &str = "[policies.w]\nmode = 'filtered'\nallow = [{ proto = 'tcp' }]";
+    const DNS: &str = "[policies.w]\nmode = 'filtered'\nallow = [{ proto = 'udp', ports = '53' }]";
+    const UDP: &str =
+        "[policies.w]\nmode = 'filtered'\nallow = [{ proto = 'udp', to = '198.51.100.0/24' }]";
+    const AWAY: &str =
+        "[policies.w]\nmode = 'filtered'\nallow = [{ proto = 'udp', to = '10.0.0.0/8' }]";
+    const ALL: &str = "[policies.w]\nmode = 'direct'";
+    for (copied, policy, told) in [
+        ("interface = 'gw0'", "", true),
+        ("interface = 'any'", "", true),
+        ("interface = 'gw0'\ndirection = 'in'", "", false),
+        ("interface = 'eth0'", "", false),
+        ("interface = 'any'\nnetns = 'ids'", "", false),
+        ("interface = 'gw0'", ALL, true),
+        ("interface = 'gw0'", UDP, true),
+        ("interface = 'gw0'", TCP, false),
+        ("interface = 'gw0'", DNS, false),
+        ("interface = 'gw0'", AWAY, false),
+    ] {
+        let judged = match policy {
+            "" => "",
+            _ => "policy = 'w'\n",
+        };
+        let text = format!(
+            "[ports.net]\nkind = 'vxlan'\nvni = 7\nremote = '198.51.100.1'\n[ports.p]\nkind = 'af_packet'\n{copied}\n{policy}\n[[pipelines]]\nfrom = ['p']\n{judged}to = ['net']"
+        );
+        let plan = plan(&text, "2", &FakeMachine).expect("a plan");
+        let words =
+            "port \"net\": what it sends to 198.51.100.1 leaves by gw0, where port \"p\" copies it";
+        let said = plan.notes.iter().any(|note| note.contains(words));
+        assert_eq!(said, told, "{copied} {policy}: {:?}", plan.notes);
+    }
+}

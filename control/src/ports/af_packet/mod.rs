@@ -141,11 +141,10 @@ impl Kind for AfPacket {
     }
 
     fn claims(&self, _port: &PlannedPort) -> Vec<Claim<'_>> {
-        let device = self.interface().map(|_| &self.interface);
-        device
-            .map(|device| Claim::Copies { device })
-            .into_iter()
-            .collect()
+        vec![Claim::Copies {
+            device: self.interface().map(|_| &self.interface),
+            sent: self.direction == Direction::Both,
+        }]
     }
 
     fn netns(&self) -> Option<&At<String>> {

@@ -171,8 +171,9 @@ impl Kind for AfXdp {
         check::inspect(self, port, site)
     }
 
-    fn caution(&self, port: &PlannedPort, around: &Around<'_>) -> Option<String> {
-        check::frames_fit(self, port, around.slot_size)
+    fn cautions(&self, port: &PlannedPort, around: &Around<'_>) -> Vec<String> {
+        let fit = check::frames_fit(self, port, around.slot_size);
+        fit.into_iter().collect()
     }
 
     fn describe(&self, port: &PlannedPort) -> String {

@@ -1,12 +1,17 @@
-//! A VXLAN port against the machine: is there a way to the far end, and do the frames fit through it with
-//! their outer headers?
+//! A VXLAN port against the machine: is there a way to the far end, do the frames fit through it with their
+//! outer headers, and does nobody send them round and round?
 
-use std::{io, net::SocketAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use dataplane::policy::{Protocol, Rule};
 
 use super::{super::interface::within, Vxlan};
 use crate::{
-    config::{LookError, PlannedPort, Site},
-    ports::{Around, Found},
+    config::{Link, LookError, Mode, PlannedPort, Policy, Site},
+    ports::{Around, Claim, Feeder, Found},
 };
 
 /// What surrounds a frame without its Ethernet header: that header, and those of VXLAN, UDP and IP, in
@@ -37,17 +42,35 @@ pub(super) fn inspect(config: &Vxlan, port: &PlannedPort, site: &mut Site<'_>) -
     };
     let netns_name = netns.map(|netns| netns.as_str());
     let from = local.map(|local| **local);
-    match site.machine().path_mtu(netns_name, from, to) {
-        Ok(mtu) => {
+    match site.machine().way(netns_name, from, to) {
+        Ok(way) if port.sink && config.remote.is_some() => {
+            let links = site.links(netns).unwrap_or_default();
             return Found {
-                path_mtu: (port.sink && config.remote.is_some()).then_some(mtu),
+                path_mtu: Some(way.mtu),
+                leaves_by: leaves_by(way.source, to.ip(), links),
                 ..Found::default()
             };
         }
+        Ok(_) => {}
         Err(LookError::Other(error)) => refused(config, port, site, &error),
         Err(LookError::NoNamespace | LookError::Privilege) => {}
     }
     Found::default()
+}
+
+/// The interface with the address that the host has on its way to a far end.
+fn leaves_by(source: IpAddr, to: IpAddr, links: &[Link]) -> Option<String> {
+    let has = |link: &&Link| {
+        let mut addresses = link.addresses.iter();
+        match source == to {
+            true => link.driver == "loopback",
+            false => addresses.any(|address| {
+                let address = address.split_once('/').map_or(address.as_str(), |(a, _)| a);
+                address.parse() == Ok(source)
+            }),
+        }
+    };
+    links.iter().find(has).map(|link| link.name.clone())
 }
 
 fn refused(config: &Vxlan, port: &PlannedPort, site: &mut Site<'_>, error: &io::Error) {
@@ -76,6 +99,50 @@ fn refused(config: &Vxlan, port: &PlannedPort, site: &mut Site<'_>, error: &io::
     }
 }
 
+/// What the user should know when one that feeds this port copies what this port sends.
+pub(super) fn comes_back(
+    config: &Vxlan,
+    port: &PlannedPort,
+    around: &Around<'_>,
+) -> Option<String> {
+    let (leaves_by, to) = (port.leaves_by.as_ref()?, config.peer()?);
+    let copies = |feeder: &PlannedPort| {
+        let mut claims = feeder.kind.claims(feeder).into_iter();
+        feeder.kind.netns() == port.kind.netns()
+            && claims.any(|claim| match claim {
+                Claim::Copies { device, sent: true } => {
+                    device.is_none_or(|device| **device == *leaves_by)
+                }
+                _ => false,
+            })
+    };
+    let comes_back = |feeder: &&Feeder<'_>| {
+        copies(feeder.port) && feeder.policy.is_none_or(|policy| lets_pass(policy, to))
+    };
+    let Feeder { port: feeder, .. } = around.feeders.iter().find(comes_back)?;
+    Some(format!(
+        "port {:?}: what it sends to {} leaves by {leaves_by}, where port {:?} copies it, to be sent again, round and round; set direction = \"in\" in [ports.{}], or a policy that does not let UDP to port {} pass",
+        port.name,
+        to.ip(),
+        feeder.name,
+        feeder.name,
+        to.port(),
+    ))
+}
+
+/// Whether a policy may forward UDP to an address, whoever sends it.
+fn lets_pass(policy: &Policy, to: SocketAddr) -> bool {
+    let allows = |rule: &Rule| {
+        let mut ports = rule.to_ports.iter();
+        rule.protocol
+            .is_none_or(|protocol| protocol == Protocol::Udp)
+            && rule.to.is_none_or(|net| net.contains(&to.ip()))
+            && (ports.len() == 0
+                || ports.any(|range| (range.first..=range.last).contains(&to.port())))
+    };
+    policy.mode == Mode::Direct || policy.rules().iter().any(allows)
+}
+
 /// What the user should know when frames do not fit the path with their outer headers.
 pub(super) fn frames_fit(
     config: &Vxlan,
@@ -94,7 +161,8 @@ pub(super) fn frames_fit(
         };
         largest.min(*config.mtu)
     };
-    let feeder = around.feeders.iter().max_by_key(|feeder| mtu(feeder))?;
+    let feeders = around.feeders.iter().map(|feeder| feeder.port);
+    let feeder = feeders.max_by_key(|feeder| mtu(feeder))?;
     let mtu = mtu(feeder);
     if mtu <= fits {
         return None;

@@ -187,8 +187,12 @@ impl Kind for Vxlan {
         check::inspect(self, port, site)
     }
 
-    fn caution(&self, port: &PlannedPort, around: &Around<'_>) -> Option<String> {
-        check::frames_fit(self, port, around)
+    fn cautions(&self, port: &PlannedPort, around: &Around<'_>) -> Vec<String> {
+        let cautions = [
+            check::frames_fit(self, port, around),
+            check::comes_back(self, port, around),
+        ];
+        cautions.into_iter().flatten().collect()
     }
 
     fn describe(&self, port: &PlannedPort) -> String {
