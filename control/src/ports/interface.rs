@@ -1,10 +1,10 @@
-//! Interfaces and network namespaces as ports name them: what a name may be, and the commands that a
-//! remedy shows.
+//! Interfaces and network namespaces as ports name them: what a name may be, what is there, and the commands
+//! that a remedy shows.
 
 use std::time::Duration;
 
 use crate::{
-    config::{At, Link, Value},
+    config::{At, Link, Site, Value, hint},
     link::NAME_MAX,
 };
 
@@ -40,6 +40,33 @@ pub(crate) fn interface_fault(name: &str) -> Option<String> {
     name.chars()
         .find(|c| matches!(c, '/' | ':' | '\0' | '%') || c.is_whitespace())
         .map(|c| format!("contains {c:?}, which an interface's name may not"))
+}
+
+/// Finds the interface of a port, which is told when it is not there, or down.
+pub(super) fn find(
+    interface: &At<String>,
+    netns: Option<&At<String>>,
+    site: &mut Site<'_>,
+) -> Option<Link> {
+    let name = interface.as_str();
+    let links = site.links(netns)?;
+    let Some(link) = links.iter().find(|link| link.name == name).cloned() else {
+        let names = links.iter().map(|link| link.name.as_str());
+        let near = hint(name, names, "interface");
+        let place = match netns {
+            Some(netns) => format!(" in namespace {:?}", **netns),
+            None => String::new(),
+        };
+        let message = format!("interface {name:?} does not exist{place}{near}");
+        site.refuse(interface.at, message);
+        return None;
+    };
+    if !link.up {
+        let ip = format!("{}ip", within(netns));
+        let message = format!("{name} is down; run: {ip} link set {name} up");
+        site.refuse(interface.at, message);
+    }
+    Some(link)
 }
 
 /// A name below `/run/netns`, or the absolute path of a namespace, such as `/proc/PID/ns/net`.

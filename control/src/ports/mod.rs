@@ -7,6 +7,7 @@
 pub mod af_packet;
 pub mod af_xdp;
 mod device;
+mod frames;
 mod interface;
 mod kind;
 pub mod pcap;
@@ -14,6 +15,7 @@ pub mod tap;
 pub mod vxlan;
 
 pub use device::{Device, Listened, Turn};
+pub use frames::Checksums;
 pub(crate) use interface::{interface_fault, more_queues};
 pub use kind::{
     Around, Claim, Feeder, Found, Kind, LargestFrame, Listens, Placement, Privileges, Role,

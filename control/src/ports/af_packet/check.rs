@@ -4,8 +4,8 @@ use dataplane::port::af_packet::filter::{ETHERNET, LOOPBACK};
 
 use super::AfPacket;
 use crate::{
-    config::{Site, hint},
-    ports::{Found, interface::within},
+    config::Site,
+    ports::{Found, interface::find},
 };
 
 /// Finds the interface, and says what stands against listening there.
@@ -23,34 +23,9 @@ pub(super) fn inspect(packet: &AfPacket, site: &mut Site<'_>) -> Found {
         site.links(netns);
         return Found::default();
     };
-    let Some(links) = site.links(netns) else {
+    let Some(link) = find(&packet.interface, netns, site) else {
         return Found::default();
     };
-    let Some(link) = links.iter().find(|link| link.name == name).cloned() else {
-        let near = hint(
-            name,
-            links.iter().map(|link| link.name.as_str()),
-            "interface",
-        );
-        let place = match netns {
-            Some(netns) => format!(" in namespace {:?}", **netns),
-            None => String::new(),
-        };
-        site.refuse(
-            packet.interface.at,
-            format!("interface {name:?} does not exist{place}{near}"),
-        );
-        return Found::default();
-    };
-    if !link.up {
-        site.refuse(
-            packet.interface.at,
-            format!(
-                "{name} is down; run: {}ip link set {name} up",
-                within(netns)
-            ),
-        );
-    }
     if let Some(fault) = no_ethernet(name, link.hardware) {
         site.refuse(packet.interface.at, fault);
     }

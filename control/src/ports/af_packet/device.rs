@@ -15,7 +15,7 @@ use dataplane::port::{
 };
 use nix::sys::stat::fstat;
 
-use super::{ANY, AfPacket, Direction, HEADERS, check};
+use super::{ANY, AfPacket, Direction, check};
 use crate::{
     api::protocol::PortInfo,
     config::{Plan, PlannedPort},
@@ -25,7 +25,7 @@ use crate::{
         netlink::Netlink,
         netns::{NetNs, on_core_in_netns},
     },
-    ports::{Claim, Device, Turn},
+    ports::{Claim, Device, Turn, frames::HEADERS},
 };
 
 pub(super) struct PacketDevice {

@@ -8,7 +8,8 @@ use caps::Capability;
 use serde::Serialize;
 
 use super::{
-    Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
+    Checksums, Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
+    frames::HEADERS,
     interface::{interface_name, netns_name},
 };
 use crate::{
@@ -21,9 +22,6 @@ const PRIVILEGES: &[Capability] = &[Capability::CAP_NET_RAW];
 
 /// What stands for all interfaces.
 const ANY: &str = "any";
-
-/// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
-const HEADERS: u32 = 14 + 8;
 
 /// The MTU of Ethernet, in bytes.
 const ETHERNET_MTU: u32 = 1500;
@@ -60,17 +58,6 @@ choice! {
         Both = "both",
         /// Those that it receives.
         In = "in",
-    }
-}
-
-choice! {
-    /// What is done about checksums that the host left to the hardware.
-    Checksums {
-        /// Those whose field holds the sum of the pseudo-header are finished.
-        #[default]
-        Auto = "auto",
-        /// Nobody looks.
-        Trust = "trust",
     }
 }
 

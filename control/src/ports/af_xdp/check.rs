@@ -4,11 +4,11 @@ use std::thread;
 
 use super::{AfXdp, Queues, XdpMode};
 use crate::{
-    config::{At, Link, PlannedPort, Site, hint},
+    config::{At, Link, PlannedPort, Site},
     kernel::foreign::ForeignProgram,
     ports::{
         Found,
-        interface::{LOOKS, PAUSE, more_queues, within},
+        interface::{LOOKS, PAUSE, find, more_queues, within},
     },
 };
 
@@ -27,7 +27,7 @@ const HEADER: u32 = 14 + 4;
 pub(super) fn inspect(xdp: &AfXdp, port: &PlannedPort, site: &mut Site<'_>) -> Found {
     let name = xdp.interface.as_str();
     let netns = xdp.netns.as_ref();
-    let Some(links) = site.links(netns) else {
+    if site.links(netns).is_none() {
         let queues = match &xdp.queues {
             Queues::All => {
                 site.note(format!(
@@ -42,29 +42,11 @@ pub(super) fn inspect(xdp: &AfXdp, port: &PlannedPort, site: &mut Site<'_>) -> F
             queues,
             ..Found::default()
         };
-    };
-    let Some(link) = links.iter().find(|link| link.name == name).cloned() else {
-        let near = hint(
-            name,
-            links.iter().map(|link| link.name.as_str()),
-            "interface",
-        );
-        let place = match netns {
-            Some(netns) => format!(" in namespace {:?}", **netns),
-            None => String::new(),
-        };
-        site.refuse(
-            xdp.interface.at,
-            format!("interface {name:?} does not exist{place}{near}"),
-        );
+    }
+    let Some(link) = find(&xdp.interface, netns, site) else {
         return Found::default();
     };
-    // The commands of the remedies, where the interface is.
-    let ip = format!("{}ip", within(netns));
     let at = xdp.interface.at;
-    if !link.up {
-        site.refuse(at, format!("{name} is down; run: {ip} link set {name} up"));
-    }
     if !xdp.force && (!link.addresses.is_empty() || link.default_route) {
         let what = match (link.addresses.first(), link.default_route) {
             (Some(address), true) => format!("the address {address} and the default route"),

@@ -9,7 +9,7 @@ use caps::Capability;
 use serde::{Serialize, Serializer};
 
 use super::{
-    Around, Claim, Device, Found, Kind, Placement, Privileges,
+    Around, Checksums, Claim, Device, Found, Kind, Placement, Privileges,
     interface::{interface_name, netns_name},
 };
 use crate::{
@@ -79,17 +79,6 @@ choice! {
         Copy = "copy",
         /// Generic: any interface, slowest.
         Skb = "skb",
-    }
-}
-
-choice! {
-    /// What is done about checksums that the sender left to the hardware.
-    Checksums {
-        /// Those whose field holds the sum of the pseudo-header are finished.
-        #[default]
-        Auto = "auto",
-        /// Nobody looks.
-        Trust = "trust",
     }
 }
 

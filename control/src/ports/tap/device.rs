@@ -7,7 +7,7 @@ use dataplane::port::{
     tap::{Layer, TapOptions as QueueOptions, TapPort},
 };
 
-use super::{HEADERS, Tap as Settings};
+use super::{super::frames::HEADERS, Tap as Settings};
 use crate::{
     api::protocol::PortInfo,
     config::PlannedPort,

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
+    frames::HEADERS,
     interface::{LOOKS, PAUSE, interface_fault, interface_name, netns_name, within},
 };
 use crate::{
@@ -20,9 +21,6 @@ use crate::{
 
 /// The largest MTU that a TAP takes: 65,535 less an Ethernet header (drivers/net/tun.c).
 const LARGEST_MTU: u64 = 65_521;
-
-/// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
-const HEADERS: u32 = 14 + 8;
 
 choice! {
     /// What sort of device it is.

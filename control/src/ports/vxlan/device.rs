@@ -9,7 +9,10 @@ use dataplane::port::{
 };
 use nix::errno::Errno;
 
-use super::{super::interface::within, HEADERS, Vxlan as Settings};
+use super::{
+    super::{frames::HEADERS, interface::within},
+    Vxlan as Settings,
+};
 use crate::{
     api::protocol::PortInfo,
     config::PlannedPort,

@@ -10,8 +10,8 @@ use dataplane::port::vxlan::header::VNI_BITS;
 use serde::Serialize;
 
 use super::{
-    Around, Claim, Device, Found, Kind, LargestFrame, Listens, Placement, Privileges, Role,
-    af_xdp::Checksums, interface::netns_name,
+    Around, Checksums, Claim, Device, Found, Kind, LargestFrame, Listens, Placement, Privileges,
+    Role, frames::HEADERS, interface::netns_name,
 };
 use crate::{
     config::{At, Plan, PlannedPort, Reader, Site, Value},
@@ -21,9 +21,6 @@ use crate::{
 
 /// The port that IANA gave VXLAN (RFC 7348, section 5).
 const PORT: u16 = 4789;
-
-/// An Ethernet header and two VLAN tags: what a frame has beside its MTU, in bytes.
-const HEADERS: u32 = 14 + 8;
 
 /// What the kernel's own devices have as time to live, and as DSCP.
 const TTL: u8 = 64;
