@@ -1,25 +1,22 @@
 //! `kind = "pcap"`: a capture that is played by one worker, or recorded by all that have frames for it. Here
-//! are the settings; `play` and `record` open it.
+//! are the settings; `check` sets them against the machine, `play` and `record` open it.
 
+mod check;
 mod names;
 mod output;
 mod play;
 mod record;
 mod rotate;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::PathBuf;
 
 use dataplane::port::pcap::format::MAX_FRAME;
 pub use rotate::Rotate;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use self::names::Names;
 use super::{Claim, Device, Found, Kind, LargestFrame, Placement, Privileges};
 use crate::{
-    config::{At, FileFact, Plan, PlannedPort, Position, Reader, Site, Value},
+    config::{At, Plan, PlannedPort, Reader, Site, Value},
     daemon::StartError,
 };
 
@@ -170,146 +167,6 @@ impl Pcap {
             (true, false) => "standard output".to_owned(),
         }
     }
-
-    /// Where each key stands that is one role's, and its name.
-    fn keys(&self, source: bool) -> Vec<(&'static str, Position)> {
-        fn at<T>(key: &Option<At<T>>) -> Option<Position> {
-            key.as_ref().map(|key| key.at)
-        }
-        let keys = match source {
-            true => [
-                ("pace", at(&self.pace)),
-                ("speed", at(&self.speed)),
-                ("loops", at(&self.loops)),
-            ],
-            false => [
-                ("rotate", at(&self.rotate)),
-                ("keep", at(&self.keep)),
-                ("compress", at(&self.compress)),
-            ],
-        };
-        let given = keys.into_iter().filter_map(|(key, at)| Some((key, at?)));
-        given.collect()
-    }
-
-    fn inspect_source(&self, site: &mut Site<'_>) {
-        for (key, at) in self.keys(false) {
-            site.wrong(at, format!("{key} is for recording, and this capture is played: it is in `from`; leave it out"));
-        }
-        if self.is_standard() {
-            return;
-        }
-        let path = self.path.display();
-        let at = self.path.at;
-        match site.machine().file(&self.path) {
-            Ok(FileFact::Regular(0)) => {
-                let what = format!("capture file {path} is empty; name one that holds frames");
-                site.wrong(at, what);
-            }
-            Ok(FileFact::Directory) => {
-                site.wrong(at, format!("{path} is a directory; name a capture file"));
-            }
-            Ok(FileFact::Other) => site.wrong(at, format!("{path} {NO_FILE}")),
-            Ok(FileFact::Regular(_) | FileFact::Pipe) => {}
-            Err(error) => match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => {
-                    let what = "does not exist; a relative path begins at the working directory";
-                    site.wrong(at, format!("capture file {path} {what}"));
-                }
-                io::ErrorKind::PermissionDenied => {
-                    let what = "may not be read; give it to this user, or run as another";
-                    site.refuse(at, format!("capture file {path} {what}"));
-                }
-                _ => site.refuse(at, format!("capture file {path} cannot be read: {error}")),
-            },
-        }
-    }
-
-    fn inspect_sink(&self, port: &PlannedPort, site: &mut Site<'_>) {
-        for (key, at) in self.keys(true) {
-            site.wrong(at, format!("{key} is for playing, and this capture is recorded: it is in `to`; leave it out"));
-        }
-        let at = self.path.at;
-        let shown = self.path.display();
-        if self.path.extension().is_some_and(|e| e == "gz") {
-            site.wrong(at, format!("{shown} would be compressed with gzip, which is not written; name it .zst, or set compress = \"zstd\" and leave .gz out"));
-        }
-        if let (Some(keep), None) = (&self.keep, &self.rotate) {
-            site.wrong(
-                keep.at,
-                "keep is about several files; set rotate too: rotate = { size = \"100MB\" }"
-                    .to_owned(),
-            );
-        }
-        let fact = match self.is_standard() {
-            true => Ok(FileFact::Pipe),
-            false => site.machine().file(&self.path),
-        };
-        if let (Some(rotate), Ok(FileFact::Pipe)) = (&self.rotate, &fact) {
-            let what = self.shown(false);
-            site.wrong(
-                rotate.at,
-                format!("{what} cannot be rotated; leave rotate out, or name a file"),
-            );
-        }
-        if self.is_standard() {
-            return;
-        }
-        let mut names = match Names::new(&self.path, self.rotate.is_some()) {
-            Ok(names) => names,
-            Err(error) => {
-                site.wrong(at, format!("path {shown:?}: {error}; conversions are those of strftime, such as %Y%m%d-%H%M%S, and %% is a percent sign"));
-                return;
-            }
-        };
-        match fact {
-            Ok(FileFact::Directory) => {
-                site.wrong(at, format!("{shown} is a directory; name a file in it"));
-                return;
-            }
-            Ok(FileFact::Other) => {
-                site.wrong(at, format!("{shown} {NO_FILE}"));
-                return;
-            }
-            Ok(FileFact::Pipe) => {
-                site.note(format!(
-                    "port {:?}: the start waits up to 5s for somebody to read the FIFO {shown}",
-                    port.name
-                ));
-                return;
-            }
-            Ok(FileFact::Regular(_)) | Err(_) => {}
-        }
-        let first = names.next(&jiff::Zoned::now());
-        let folder = match first.parent() {
-            Some(folder) if folder != Path::new("") => folder,
-            _ => Path::new("."),
-        };
-        match site.machine().file(folder) {
-            Ok(FileFact::Directory) => {}
-            Ok(_) => {
-                site.wrong(at, format!("{} is no directory", folder.display()));
-                return;
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let folder = folder.display();
-                site.wrong(
-                    at,
-                    format!("directory {folder} does not exist; make it: mkdir -p {folder}"),
-                );
-                return;
-            }
-            // The start will say more.
-            Err(_) => {}
-        }
-        if matches!(site.machine().file(&first), Ok(FileFact::Regular(_))) {
-            site.note(format!(
-                "port {:?}: {} is there already and is overwritten",
-                port.name,
-                first.display()
-            ));
-        }
-    }
 }
 
 impl Kind for Pcap {
@@ -349,14 +206,7 @@ impl Kind for Pcap {
     }
 
     fn inspect(&self, port: &PlannedPort, site: &mut Site<'_>) -> Found {
-        match (port.source, port.sink) {
-            (true, true) => {
-                let path = self.path.display();
-                site.wrong(port.at, format!("a capture is either played or recorded, and {path} is in `from` and in `to`; make two ports of it"));
-            }
-            (true, false) => self.inspect_source(site),
-            (false, _) => self.inspect_sink(port, site),
-        }
+        check::inspect(self, port, site);
         Found::default()
     }
 
