@@ -11,4 +11,5 @@ pub mod render;
 pub mod rules;
 pub mod server;
 pub mod socket;
+mod table;
 mod units;
