@@ -12,10 +12,15 @@ use dataplane::port::tap::{
 };
 
 use super::{
+    ethtool::Ethtool,
     netlink::{Netlink, NetlinkError},
     netns::{NetNs, NetNsError, in_netns},
 };
 use crate::kernel::passive::{PassiveError, PassiveIngress};
+
+/// Features that a device for listeners is better without. libpcap lays out its ring for frames of 64 KiB where
+/// one of them is on (iface_get_offload in pcap-linux.c): room for 32 frames instead of more than a thousand.
+const MERGING: [&str; 2] = ["tx-generic-segmentation", "rx-gro"];
 
 /// Why there is no TAP device.
 #[derive(Debug, thiserror::Error)]
@@ -177,6 +182,13 @@ impl Tap {
                 self.name, self.name
             ));
         }
+        let ethtool = Ethtool::open(ns);
+        if let Err(error) = ethtool.and_then(|ethtool| ethtool.set(&self.name, &MERGING, false)) {
+            self.notes.push(format!(
+                "{}: GSO and GRO stay on, so tcpdump --immediate-mode has room for few frames ({error})",
+                self.name
+            ));
+        }
         match PassiveIngress::attach(ns, &self.name) {
             Ok(passive) => self.passive = Some(passive),
             Err(PassiveError::NetNs(error)) => return Err(error.into()),
@@ -219,6 +231,10 @@ mod tests {
             assert!(link.up && link.noarp);
             assert_eq!(link.kind.as_deref(), Some("tun"));
             assert_eq!(tap.fds.len(), 2);
+            let features = Ethtool::open(&ns).unwrap().features("lc0").unwrap();
+            for name in MERGING {
+                assert!(!features[name].active, "{name}");
+            }
             // Either the drop is there, or a note says why not.
             assert_eq!(
                 tap.passive.is_none(),
