@@ -146,6 +146,8 @@ fn inspect_sink(config: &Pcap, port: &PlannedPort, site: &mut Site<'_>) {
             site.wrong(at, format!("{} is no directory", folder.display()));
             return;
         }
+        // It is made with the first file, as those of other times will be.
+        Err(error) if error.kind() == io::ErrorKind::NotFound && names.folders_vary() => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let folder = folder.display();
             site.wrong(

@@ -25,7 +25,15 @@ impl Names {
     /// What is wrong with the conversions in it.
     pub(super) fn new(path: &Path, rotated: bool) -> Result<Self, String> {
         let path = path.display().to_string();
-        expand(&path, &Zoned::now())?;
+        let sample = expand(&path, &Zoned::now())?;
+        if sample.contains(char::is_control) && !path.contains(char::is_control) {
+            return Err(
+                "a conversion puts a line break or a tab into the name (%n, %t)".to_owned(),
+            );
+        }
+        if sample.matches('/').count() > path.matches('/').count() {
+            return Err("a conversion puts a / into the name (%D); write %F".to_owned());
+        }
         Ok(Self {
             numbered: rotated && !path.contains('%'),
             path,
@@ -53,6 +61,13 @@ impl Names {
         };
         self.given.insert(name.clone());
         name
+    }
+
+    /// Whether the folder of a name depends on the time.
+    pub(super) fn folders_vary(&self) -> bool {
+        self.path
+            .rsplit_once('/')
+            .is_some_and(|(folder, _)| folder.contains('%'))
     }
 
     /// A name may be given again: its file is no more.
@@ -102,6 +117,16 @@ mod tests {
             ("1.2.3.pcap", "1.2.3-00007.pcap"),
         ] {
             assert_eq!(numbered(path, 7), Path::new(expected));
+        }
+    }
+
+    #[test]
+    fn conversions_that_make_no_name_are_refused() {
+        for path in ["x-%n.pcap", "x-%t.pcap", "%D.pcap", "d/%D.pcap"] {
+            assert!(Names::new(Path::new(path), true).is_err(), "{path}");
+        }
+        for path in ["d/%Y/x.pcap", "x-%F-%H%M%S.pcap", "odd\tname.pcap"] {
+            assert!(Names::new(Path::new(path), true).is_ok(), "{path}");
         }
     }
 

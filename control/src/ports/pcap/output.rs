@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io::{self, Seek, SeekFrom, Write},
     os::fd::{AsFd, BorrowedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use dataplane::port::pcap::write::Output;
@@ -56,7 +56,7 @@ impl Output for Files {
         let names = &mut self.names;
         let path = self.upcoming.take();
         let path = path.unwrap_or_else(|| names.next(&Zoned::now()));
-        match File::create(&path) {
+        match create(&path, names.folders_vary()) {
             Ok(file) => {
                 self.open = Some(Appended { file, length: 0 });
                 self.kept.push_back(path);
@@ -83,6 +83,17 @@ impl Output for Files {
     fn name(&self) -> String {
         let name = self.upcoming.as_ref().or(self.kept.back());
         name.map_or_else(|| "the first file".to_owned(), |n| n.display().to_string())
+    }
+}
+
+/// Makes a file, and before it its folder where that is one of many: the next day begins while we run.
+fn create(path: &Path, with_folder: bool) -> io::Result<File> {
+    match (File::create(path), path.parent()) {
+        (Err(error), Some(folder)) if with_folder && error.kind() == io::ErrorKind::NotFound => {
+            fs::create_dir_all(folder)?;
+            File::create(path)
+        }
+        (made, _) => made,
     }
 }
 

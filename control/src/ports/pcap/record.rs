@@ -176,17 +176,15 @@ fn not_of_another_port(port: &PlannedPort, path: &Path, plan: &Plan) -> Result<(
     Ok(())
 }
 
-/// Whether the calling thread may write the file of that name, or make it.
+/// Whether the calling thread may write the file of that name, or make it and the folders that it takes.
 fn may_write(path: &Path) -> bool {
-    let allowed =
-        |path: &Path| faccessat(AT_FDCWD, path, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok();
-    if path.exists() {
-        return allowed(path);
-    }
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => allowed(folder),
-        _ => allowed(Path::new(".")),
-    }
+    let here = Path::new(".");
+    let mut ancestors = path.ancestors().map(|path| match path.as_os_str() {
+        name if name.is_empty() => here,
+        _ => path,
+    });
+    let there = ancestors.find(|path| path.exists()).unwrap_or(here);
+    faccessat(AT_FDCWD, there, AccessFlags::W_OK, AtFlags::AT_EACCESS).is_ok()
 }
 
 /// Whether there is something at a path that is written like a pipe.
