@@ -221,8 +221,12 @@ pub const HEADROOM: u32 = 64;
 /// `slot_size`.
 fn own_slot_size(engine: &Engine, ports: &[PlannedPort], problems: &mut Problems) -> u32 {
     let mut size = engine.slot_size;
+    // Of a played capture nobody knows what is in it; what has queues of its own brings its own memory.
+    let unknown = |p: &PlannedPort| p.source && !p.by_queue() && p.kind.largest_frame(p).is_none();
+    let guess = ports.iter().any(unknown);
     for port in ports {
-        let Some(frame) = port.kind.largest_frame(port) else {
+        let frame = port.kind.largest_frame(port);
+        let Some(frame) = frame.filter(|frame| guess || !frame.guessed) else {
             continue;
         };
         let wanted = (HEADROOM + frame.bytes).next_multiple_of(64);

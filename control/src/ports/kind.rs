@@ -188,6 +188,8 @@ pub struct LargestFrame {
     pub value: u32,
     /// Where it stands.
     pub at: Position,
+    /// Nobody set it: it is for frames of sources that cannot say how long theirs are.
+    pub guessed: bool,
 }
 
 /// Privileges of a port, but for CAP_SYS_ADMIN of setns(2), which goes with [`Kind::netns`].

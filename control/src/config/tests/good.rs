@@ -372,6 +372,23 @@ fn memory() {
     assert_eq!(worker.node, Some(0));
 }
 
+/// What nobody knows the length of makes slots large, and only that.
+#[test]
+fn slots_of_recordings() {
+    for (source, keys, size) in [
+        ("kind = 'pcap'\npath = 'b.pcap'", "", 9088),
+        ("kind = 'tap'", "", 2048),
+        ("kind = 'tap'\nmtu = 3000", "", 3136),
+        ("kind = 'tap'", "max_frame = 4000", 4096),
+    ] {
+        let text = format!(
+            "[ports.s]\n{source}\n[ports.r]\nkind = 'pcap'\npath = 'x.pcapng'\n{keys}\n[[pipelines]]\nfrom = ['s']\nto = ['r']"
+        );
+        let plan = plan(&text, "0", &FakeMachine).expect("a plan");
+        assert_eq!(plan.workers[0].own_slot_size, Some(size), "{text}");
+    }
+}
+
 /// What a recording's plan says: the port's line, and notes.
 #[test]
 fn recordings() {

@@ -145,6 +145,7 @@ impl Kind for AfPacket {
             key: "mtu",
             value: mtu,
             at: self.mtu.as_ref().map_or(self.interface.at, |mtu| mtu.at),
+            guessed: false,
         })
     }
 

@@ -190,6 +190,7 @@ impl Kind for Pcap {
             key: "max_frame",
             value: bytes,
             at: self.max_frame.as_ref().map_or(self.path.at, |key| key.at),
+            guessed: self.max_frame.is_none(),
         })
     }
 

@@ -134,6 +134,7 @@ impl Kind for Tap {
             key: "mtu",
             value: *self.mtu,
             at: self.mtu.at,
+            guessed: false,
         })
     }
 

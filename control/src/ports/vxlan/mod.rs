@@ -173,6 +173,7 @@ impl Kind for Vxlan {
             key: "mtu",
             value: *self.mtu,
             at: self.mtu.at,
+            guessed: false,
         })
     }
 
