@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     theme.test("a_fifo_that_nobody_reads", &[], unread_fifo);
     theme.test("an_ordinary_user", &[Need::Root], ordinary_user);
     theme.test("terminals", &[Need::Tool("script")], terminals);
+    theme.test("a_summary_to_standard_output", &[], summary_to_stdout);
     for name in [
         "mixed-web-browsing-large",
         "mixed-home-lan",
@@ -489,4 +490,26 @@ fn terminals() {
         assert!(said.contains(words), "{said}");
         assert_eq!(output.status.code(), Some(2), "{said}");
     }
+}
+
+/// It is for the counters, unless the capture goes there.
+fn summary_to_stdout() {
+    let folder = daemon::folder();
+    let (from, want) = sample(folder.path(), 10);
+    let to = folder.path().join("out.pcapng");
+    let to = to.to_str().expect("UTF-8");
+    let run = |to: &str| {
+        let program = daemon::binary("dataplane");
+        Tool::new(program.to_str().expect("UTF-8"))
+            .args(["-q", "-r", &from, "--to", to, "--summary", "-"])
+            .output()
+    };
+    let output = run(to);
+    let stats: Stats = serde_json::from_slice(&output.stdout).expect("statistics");
+    daemon::assert_explained(&stats);
+    assert_eq!(daemon::port(&stats, "capture").tx.frames, want.len() as u64);
+    let output = run("-");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("--summary -: standard output has"), "{said}");
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0));
 }

@@ -11,7 +11,7 @@ use std::{
 use clap::Parser;
 use control::{
     cli::dataplane::{Cli, USAGE},
-    config::{self, Config, ConfigError, Plan, SystemMachine},
+    config::{self, Config, ConfigError, Plan, PlannedPort, SystemMachine},
     daemon::{self, Daemon, End, Options, StartError, Summary, exit},
     log,
     oneline::OneLine,
@@ -60,7 +60,16 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
     }
     let signals = daemon::hold_signals()?;
     log::start();
-    let summary = cli.summary.as_deref().map(Summary::open).transpose()?;
+    let piped = plan.ports.iter().any(|port| port.sink && is_standard(port));
+    let summary = match cli.summary.as_deref() {
+        Some(file) if file == Path::new("-") && piped => {
+            return Err(StartError {
+                code: exit::CONFIG,
+                message: "--summary -: standard output has the capture; name a file".to_owned(),
+            });
+        }
+        file => file.map(Summary::open).transpose()?,
+    };
     if !cli.quiet {
         log::text(plan.to_string());
     }
@@ -81,6 +90,12 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
         }
     }
     Ok(code)
+}
+
+/// Whether its file is standard output or input.
+fn is_standard(port: &PlannedPort) -> bool {
+    let file = port.kind.stream();
+    file.is_some_and(|file| file.as_os_str() == "-")
 }
 
 /// What would run, as a file: the one that was written from flags, else the user's own with its defaults.

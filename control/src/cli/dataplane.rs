@@ -69,7 +69,8 @@ pub struct Cli {
     #[arg(long, conflicts_with = "check")]
     pub print_config: bool,
 
-    /// Write the counters to this file at the end, in the shape of `dpctl stats --json`.
+    /// Write the counters to this file at the end, in the shape of `dpctl stats --json`; - is standard
+    /// output.
     #[arg(long, value_name = "FILE")]
     pub summary: Option<PathBuf>,
 

@@ -2,7 +2,8 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::Write,
+    io::{self, Write},
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -22,11 +23,14 @@ impl Summary {
     ///
     /// That it cannot be opened for writing.
     pub fn open(path: &Path) -> Result<Self, StartError> {
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path);
+        let file = match path == Path::new("-") {
+            true => io::stdout().as_fd().try_clone_to_owned().map(File::from),
+            false => OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .open(path),
+        };
         Ok(Self {
             path: path.to_owned(),
             file: file.map_err(|e| StartError {
@@ -47,9 +51,11 @@ impl Summary {
     pub fn write(mut self, stats: &Stats) -> Result<(), StartError> {
         let mut text = serde_json::to_string_pretty(stats).map_err(|e| self.failed(&e))?;
         text.push('\n');
-        // A pipe or a terminal has no length to cut.
+        // A pipe or a terminal has no length to cut, and what is in the file of standard output is not ours.
         let cut = match self.file.metadata() {
-            Ok(metadata) if metadata.is_file() => self.file.set_len(0),
+            Ok(metadata) if metadata.is_file() && self.path != Path::new("-") => {
+                self.file.set_len(0)
+            }
             _ => Ok(()),
         };
         cut.and_then(|()| self.file.write_all(text.as_bytes()))
