@@ -48,6 +48,7 @@ fn main() -> ExitCode {
     theme.test("a_fifo_that_nobody_reads", &[], unread_fifo);
     theme.test("an_ordinary_user", &[Need::Root], ordinary_user);
     theme.test("terminals", &[Need::Tool("script")], terminals);
+    theme.test("beside_a_tool", &[Need::Tool("script")], beside_a_tool);
     theme.test("a_summary_to_standard_output", &[], summary_to_stdout);
     for name in [
         "mixed-web-browsing-large",
@@ -490,6 +491,21 @@ fn terminals() {
         assert!(said.contains(words), "{said}");
         assert_eq!(output.status.code(), Some(2), "{said}");
     }
+}
+
+/// On a terminal that is its reader's too, a run that goes well says one line.
+fn beside_a_tool() {
+    let folder = daemon::folder();
+    let (from, _) = sample(folder.path(), 10);
+    let program = daemon::binary("dataplane");
+    let line = format!("{} -r {from} --to - | wc -c", program.display());
+    let output = Tool::new("script")
+        .args(["-qec", &line, "/dev/null"])
+        .output();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let mut lines: Vec<_> = said.lines().map(str::trim).collect();
+    lines.retain(|line| line.parse::<u32>().is_err());
+    assert_eq!(lines, ["dataplane: 10 frames received, 10 written"]);
 }
 
 /// It is for the counters, unless the capture goes there.

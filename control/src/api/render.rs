@@ -1,7 +1,7 @@
 //! Answers as tables for a terminal: plain text, a line a thing, widths of their own, whether or not
 //! anybody looks. Escape sequences in what others named (a process, a file) do not come through.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 pub use super::table::clean;
 use super::{
@@ -222,6 +222,26 @@ fn listeners(port: &PortInfo) -> String {
         .iter()
         .map(|listener| format!("{} ({})", listener.name, listener.pid));
     listeners.collect::<Vec<_>>().join(", ")
+}
+
+/// What became of all frames in one line, where tables would be in the way.
+pub fn in_a_line(now: &Stats) -> String {
+    let (mut received, mut written) = (0, 0);
+    let mut dropped = BTreeMap::new();
+    for port in now.ports.values() {
+        received += port.rx.frames;
+        written += port.tx.frames;
+        for (reason, n) in port.rx.dropped.iter().chain(&port.tx.dropped) {
+            *dropped.entry(reason).or_insert(0) += n;
+        }
+    }
+    let mut text = format!("{received} frames received, {written} written");
+    let mut sign = ", dropped: ";
+    for (reason, n) in dropped.into_iter().filter(|&(_, n)| n > 0) {
+        let _ = write!(text, "{sign}{n} {reason}");
+        sign = ", ";
+    }
+    text
 }
 
 fn total(dropped: &stats::Dropped) -> u64 {

@@ -2,7 +2,7 @@
 
 use std::{
     env,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::Path,
     process::ExitCode,
     time::Duration,
@@ -15,6 +15,7 @@ use control::{
     daemon::{self, Daemon, End, Options, StartError, Summary, exit},
     log,
     oneline::OneLine,
+    ports::Claim,
 };
 
 /// How long the end waits for whoever reads the log.
@@ -70,17 +71,21 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
         }
         file => file.map(Summary::open).transpose()?,
     };
-    if !cli.quiet {
+    // The tool that reads the capture has the same terminal, and more to say there.
+    let brief = piped && io::stderr().is_terminal();
+    let quiet = cli.quiet || brief;
+    if !quiet {
         log::text(plan.to_string());
     }
     let options = Options {
-        quiet: cli.quiet,
+        quiet,
         may_lack_socket,
     };
     let End { code, stats } = Daemon::start(&config, plan, signals, &options)?.run();
     let table = || control::api::render::stats(&stats, None);
     match summary {
         None if cli.quiet => {}
+        None if brief => log::line(&control::api::render::in_a_line(&stats)),
         None => log::text(table()),
         Some(summary) => {
             if let Err(e) = summary.write(&stats) {
@@ -94,8 +99,10 @@ fn run(cli: &Cli) -> Result<u8, StartError> {
 
 /// Whether its file is standard output or input.
 fn is_standard(port: &PlannedPort) -> bool {
-    let file = port.kind.stream();
-    file.is_some_and(|file| file.as_os_str() == "-")
+    let claims = port.kind.claims(port);
+    let standard =
+        |claim: &Claim<'_>| matches!(claim, Claim::Stream(path) if path.as_os_str() == "-");
+    claims.iter().any(standard)
 }
 
 /// What would run, as a file: the one that was written from flags, else the user's own with its defaults.
