@@ -61,6 +61,7 @@ fn main() -> ExitCode {
         side_by_side,
     );
     theme.test("standard_input_to_files", TCPDUMP, standard_input_to_files);
+    theme.test("hangup_under_nohup", &[], hangup_under_nohup);
     theme.test("printed_is_planned", ROOT, printed_is_planned);
     theme.test("files_are_written_out", &[], files_are_written_out);
     theme.test("nothing_to_do", &[], nothing_to_do);
@@ -319,6 +320,24 @@ fn side_by_side() {
     assert_eq!(recorded(&second).len(), sample.frames.len());
     first.signal(Signal::SIGTERM);
     assert!(first.wait(LIMIT).is_some_and(|status| status.success()));
+}
+
+/// Who logs out of a run that nohup started does not end it.
+fn hangup_under_nohup() {
+    let sample = Sample::new();
+    let program = binary("dataplane");
+    let mut run = Tool::new("nohup")
+        .arg(program)
+        .args(["-r", &sample.file(), "--pace", "1pps", "--to"])
+        .arg(sample.path("out.pcapng"))
+        .arg("--socket")
+        .arg(sample.path("socket"))
+        .spawn();
+    run.wait_for_stderr("control socket", LIMIT);
+    run.signal(Signal::SIGHUP);
+    run.signal(Signal::SIGTERM);
+    run.wait_for_stderr("SIGTERM: stopping", LIMIT);
+    assert!(run.wait(LIMIT).is_some_and(|status| status.success()));
 }
 
 /// From a pipe to two files, of which one is compressed.

@@ -14,6 +14,7 @@ mod summary;
 
 use std::{
     collections::BTreeSet,
+    fs,
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -124,15 +125,28 @@ pub struct Daemon {
 }
 
 /// Takes SIGTERM, SIGINT and SIGHUP out of the way of every thread that is started after: they are
-/// read in the main loop. Call it first of all.
+/// read in the main loop. SIGHUP stays ignored where it is, as under nohup. Call it first of all.
 pub fn hold_signals() -> Result<SignalFd, StartError> {
     let mut set = SigSet::empty();
-    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
         set.add(signal);
+    }
+    if !is_ignored(Signal::SIGHUP) {
+        set.add(Signal::SIGHUP);
     }
     set.thread_block()
         .and_then(|()| SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK))
         .map_err(|e| StartError::refused(&format!("cannot hold signals: {e}")))
+}
+
+/// Whether a signal was ignored when we were started: `SigIgn`, a mask in hexadecimal (proc_pid_status(5)).
+fn is_ignored(signal: Signal) -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
 impl Daemon {
