@@ -90,7 +90,7 @@ pub struct Line {
     /// Take the frames of this interface.
     ///
     /// If it has an address or the default route, the host keeps its traffic and these are copies
-    /// (af_packet); else the frames themselves are taken (af_xdp).
+    /// (af_packet); else the frames themselves are taken (af_xdp). any is all of them, as copies.
     #[arg(short, long, value_name = "INTERFACE", help_heading = LINE)]
     pub interface: Option<String>,
 

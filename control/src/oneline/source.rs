@@ -26,11 +26,19 @@ const HUGE_MTU: u32 = 16 << 10;
 
 const FEW_SLOTS: i64 = 1024;
 
+/// What `-i` calls all interfaces.
+const ANY: &str = "any";
+
+const ALL: &str =
+    "these are copies of what passes any interface, once for each that it passes (af_packet)";
+
 /// What `-r` or `-i` names.
 #[derive(Debug)]
 pub(super) enum Source {
     File(String),
     Interface(Link),
+    /// All of them, as tcpdump says it.
+    Any,
 }
 
 impl Source {
@@ -38,6 +46,7 @@ impl Source {
     pub(super) fn new(line: &Line, machine: &dyn Machine) -> Option<Result<Self, ConfigError>> {
         match (&line.read, &line.interface) {
             (Some(path), _) => Some(Ok(Self::File(path.clone()))),
+            (None, Some(name)) if name == ANY => Some(Ok(Self::Any)),
             (None, Some(name)) => Some(find(name, machine).map(Self::Interface)),
             (None, None) => None,
         }
@@ -48,6 +57,7 @@ impl Source {
         match self {
             Self::File(path) => format!("-r {path}"),
             Self::Interface(link) => format!("-i {}", link.name),
+            Self::Any => format!("-i {ANY}"),
         }
     }
 
@@ -57,6 +67,7 @@ impl Source {
             Self::File(path) if path == "-" => "stdin",
             Self::File(_) => "file",
             Self::Interface(link) => &link.name,
+            Self::Any => ANY,
         }
     }
 
@@ -68,6 +79,11 @@ impl Source {
     pub(super) fn section(&self, pace: Option<Pace>, waits: bool) -> Section {
         let link = match self {
             Self::Interface(link) => link,
+            Self::Any => {
+                let mut section = Section::new("af_packet").because(ALL);
+                section.set("interface", ANY);
+                return section;
+            }
             Self::File(path) => {
                 let mut section = Section::new("pcap");
                 section.set("path", path.as_str());
@@ -100,6 +116,7 @@ impl Source {
         match self {
             Self::File(_) => None,
             Self::Interface(link) => Some(format!("{}: {}", self.flag(), self.choice(link))),
+            Self::Any => Some(format!("{}: {ALL}", self.flag())),
         }
     }
 
@@ -135,7 +152,7 @@ impl Source {
                 let mtu = link.mtu.min(LARGEST_MTU);
                 device.explained("mtu", i64::from(mtu), &format!("that of {}", link.name));
             }
-            Self::Interface(_) => {}
+            Self::Interface(_) | Self::Any => {}
         }
     }
 }

@@ -67,6 +67,22 @@ to = [\"lc0\"]
     assert_eq!(line.notes, [""; 0]);
 }
 
+/// As tcpdump takes it.
+#[test]
+fn any_interface() {
+    let line = written(&["-i", "any", "--to", "x.pcapng"]).expect("right");
+    assert!(
+        line.text.contains("[ports.any]\n"),
+        "a port of its own\n{}",
+        line.text
+    );
+    for wanted in ["kind = \"af_packet\"", "interface = \"any\""] {
+        assert!(bare(&line.text).contains(&wanted), "{}", line.text);
+    }
+    assert_eq!(line.notes.len(), 1);
+    assert!(line.notes[0].starts_with("-i any: "), "{:?}", line.notes);
+}
+
 #[test]
 fn every_flag() {
     let all = [
