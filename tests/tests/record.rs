@@ -43,6 +43,7 @@ fn main() -> ExitCode {
     }
     theme.test("a_long_one_that_is_compressed", TSHARK, long_and_compressed);
     theme.test("a_full_disk", ROOT, full_disk);
+    theme.test("a_disk_too_small_for_a_file", ROOT, small_disk);
     theme.test("two_workers", ROOT, two_workers);
     for file in ["x.pcapng", "x.pcapng.zst"] {
         theme.test(
@@ -334,6 +335,24 @@ fn full_disk() {
         daemon::port(&stats, "beside").tx.frames
     );
     assert_eq!(all.frames.len() as u64, rec.tx.offered);
+}
+
+/// Who plays a file into another learns that not all of it is there.
+fn small_disk() {
+    let folder = daemon::folder();
+    let (from, _) = sample(folder.path(), 1_000);
+    let disk = SmallDisk::mount(folder.path().join("disk"), "128k");
+    let to = disk.0.join("out.pcapng");
+    let ended = Daemon::spawn_here(&config(&from, "pace = 'top'", &to, "")).wait(LIMIT);
+    assert_eq!(ended.code, Some(1), "{}", ended.stderr);
+    for words in ["No space left on device", "a recording lacks frames"] {
+        assert!(ended.stderr.contains(words), "{}", ended.stderr);
+    }
+    let stats = ended.stats.expect("a summary");
+    daemon::assert_explained(&stats);
+    let rec = daemon::port(&stats, "rec");
+    assert!(rec.tx.dropped["disk_full"] > 0, "{stats:#?}");
+    assert_eq!(pcapng::read(&to).frames.len() as u64, rec.tx.frames);
 }
 
 /// Two files are read by two workers and recorded in one.

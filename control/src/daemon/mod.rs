@@ -27,6 +27,7 @@ use std::{
 
 use dataplane::{
     engine::{Engine, Event},
+    policy::Reason,
     port::PortIndex,
 };
 use nix::{
@@ -122,6 +123,16 @@ pub struct Daemon {
     /// All sources have ended: until when listeners are waited for, and the exit code.
     leaving: Option<(Instant, u8)>,
     finished: BTreeSet<usize>,
+    /// All sources have ended by themselves.
+    ended: bool,
+}
+
+/// Whether there are frames that the disk of a recording did not take.
+fn is_incomplete(stats: &Stats) -> bool {
+    let lost = [Reason::DiskFull, Reason::WriteError].map(Reason::name);
+    let recordings = stats.ports.values().filter(|port| port.kind == "pcap");
+    let mut dropped = recordings.flat_map(|port| &port.tx.dropped);
+    dropped.any(|(reason, &n)| n > 0 && lost.contains(&reason.as_str()))
 }
 
 /// Takes SIGTERM, SIGINT and SIGHUP out of the way of every thread that is started after: they are
@@ -295,6 +306,7 @@ impl Daemon {
             }
         }
         if self.finished.len() == self.shared.engine().workers() {
+            self.ended = true;
             let failed = self.shared.ports().iter().any(|l| l.failed);
             let leaving = if failed { exit::FAILED } else { exit::DONE };
             self.finished.clear();
@@ -341,6 +353,17 @@ impl Daemon {
         self.server = None;
         let reports = self.shared.engine().stop();
         let stats = service::stats(&self.shared, &reports);
+        // Who plays a file into another, and removes the first when that went well, must not lose it.
+        let incomplete = self.ended && is_incomplete(&stats);
+        let code = match code {
+            exit::DONE if incomplete => {
+                Self::complain(
+                    "a recording lacks frames that could not be written, as said above; play it again where there is room",
+                );
+                exit::FAILED
+            }
+            code => code,
+        };
         // What is still unsaid, such as a panic while stopping.
         let late = self.shared.engine().events();
         let code = late.iter().fold(code, |code, event| match event {

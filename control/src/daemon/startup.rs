@@ -124,6 +124,7 @@ impl Daemon {
             ending: Arc::new(AtomicBool::new(false)),
             leaving: None,
             finished: BTreeSet::new(),
+            ended: false,
         };
         daemon.announce();
         Ok(daemon)
