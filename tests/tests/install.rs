@@ -30,12 +30,16 @@ fn main() -> ExitCode {
             completions(shell, path);
         });
     }
+    theme.test("below_a_folder_to_be_made", &[], below_a_folder_to_be_made);
     theme.test("twice_is_an_upgrade", &[], twice);
     theme.test("what_was_changed_is_kept", &[], changed);
     theme.test("what_is_foreign_is_kept", &[], foreign);
     theme.test("wrong_flags", &[], wrong_flags);
     theme.test("shellcheck", &[Need::Checker("shellcheck")], || {
-        run("shellcheck", &["-x", script().to_str().expect("UTF-8")]);
+        run(
+            "shellcheck",
+            &["-x", "-P", "SCRIPTDIR", script().to_str().expect("UTF-8")],
+        );
     });
     theme.run()
 }
@@ -160,6 +164,19 @@ fn comes_and_goes() {
     assert_eq!(place.content(), Vec::<PathBuf>::new());
     let again = place.install(&["--uninstall"]);
     refused(&again, 3, &["nothing was installed", "--prefix"]);
+}
+
+fn below_a_folder_to_be_made() {
+    let place = Place::new();
+    let above = place.0.path().join("a");
+    let destdir = above.join("b");
+    let destdir = destdir.to_str().expect("UTF-8");
+    let programs = built();
+    let programs = programs.to_str().expect("UTF-8");
+    succeeded(&place.install(&["--destdir", destdir, "--built", programs]));
+    assert!(above.join("b/usr/local/bin/dpctl").is_file());
+    succeeded(&place.install(&["--destdir", destdir, "--uninstall"]));
+    assert_eq!(place.content(), [above], "only what is above stays");
 }
 
 fn programs_run() {
