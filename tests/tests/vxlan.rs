@@ -65,6 +65,7 @@ fn main() -> ExitCode {
     theme.test("two_workers_share_the_flows", ROOT, two_workers);
     theme.test("the_link_goes_and_comes_back", ROOT, link_down_and_back);
     theme.test("nobody_listens_at_the_far_end", ROOT, nobody_listens);
+    theme.test("a_far_end_that_is_not_there", ROOT, not_there);
     theme.test("a_port_that_is_taken", ROOT, port_taken);
     theme.test("no_way_to_the_far_end", ROOT, no_way);
     theme.run()
@@ -696,6 +697,36 @@ fn nobody_listens() {
     let ended = daemon.stop();
     assert_eq!(ended.stderr.matches("nothing listens there").count(), 1);
     ended.explained();
+}
+
+/// A far end that does not answer: the host says so of a frame now and then, which is counted, and told once.
+fn not_there() {
+    let mut lab = Lab::bare(V4, 1700);
+    lab.family.far = "192.0.2.99";
+    let config = lab.port("source_ports = 1")
+        + "[ports.in0]\nkind = \"tap\"\npassive = false\n[[pipelines]]\nfrom = [\"in0\"]\nto = [\"net\"]\n";
+    // What is asked for an address gives up at once.
+    let neigh = "/proc/sys/net/ipv4/neigh/u0";
+    let quick = format!("echo 1 > {neigh}/mcast_solicit; echo 50 > {neigh}/retrans_time_ms");
+    let set = lab.near.tool("sh").args(["-c", &quick]).output();
+    assert!(set.status.success(), "{set:?}");
+    let mut daemon = Daemon::start(&lab.near, &config);
+    lab.near.quiet("in0");
+    let sender = Sender::open(&lab.near, "in0");
+    let one = [frames::udp(0, 53, 100)];
+    daemon.stats_when(LIMIT, |stats| {
+        sender.send(&one);
+        dropped(stats, "net", "link_down") >= 3
+    });
+    daemon.wait_for("net: the peer does not answer");
+    daemon.stats_when(LIMIT, |stats| in_flight(stats) == 0);
+    let ended = daemon.stop();
+    let told = ended.stderr.matches("the peer does not answer").count();
+    assert_eq!(told, 1, "{}", ended.stderr);
+    let stats = ended.explained();
+    let tx = &daemon::port(&stats, "net").tx;
+    let lost = dropped(&stats, "net", "link_down");
+    assert_eq!(tx.offered, tx.frames + lost, "{stats:#?}");
 }
 
 /// A start that the machine refuses: its exit code and what it said.

@@ -64,7 +64,7 @@ pub struct VxlanPort {
     sink: Sender,
     failure: Option<PortFailure>,
     /// Which troubles were told.
-    told: [bool; 4],
+    told: [bool; 5],
     closed: bool,
 }
 
@@ -106,6 +106,9 @@ enum Trouble {
     PathMtu,
     /// No way to the peer.
     Down,
+    /// Somebody on the way says that the peer does not answer. Between two such words the kernel takes frames as
+    /// if it did, so that this would be told again and again.
+    Unreachable,
     /// Any other refusal.
     Refused,
     /// Longer than the port takes.
@@ -137,7 +140,7 @@ impl VxlanPort {
                 down: false,
             },
             failure: None,
-            told: [false; 4],
+            told: [false; 5],
             closed: false,
         }
     }
@@ -177,9 +180,10 @@ impl VxlanPort {
             libc::EAGAIN | libc::ENOBUFS => (Reason::SinkFull, None),
             // EINVAL: the address that the socket is connected from is no address of this host any more
             // (net/ipv4/route.c, `ip_route_output_key_hash_rcu`).
-            libc::ENETUNREACH | libc::EHOSTUNREACH | libc::ENETDOWN | libc::EINVAL => {
+            libc::ENETUNREACH | libc::ENETDOWN | libc::EINVAL => {
                 (Reason::LinkDown, Some(Trouble::Down))
             }
+            libc::EHOSTUNREACH => (Reason::LinkDown, Some(Trouble::Unreachable)),
             _ => (Reason::WriteError, Some(Trouble::Refused)),
         };
         tx.drop(reason);
@@ -211,6 +215,9 @@ impl VxlanPort {
             ),
             Trouble::Down => format!(
                 "there is no way to the peer: {error}; its frames are counted as link_down until there is one again (ip address, ip route)"
+            ),
+            Trouble::Unreachable => format!(
+                "the peer does not answer: {error}; a frame is counted as link_down each time that this is said, and those in between are lost on the way; is it up, and reached that way? (ip neighbour, ip route get)"
             ),
             Trouble::Refused => format!(
                 "a datagram could not be sent: {error}; it and further ones are counted as write_error; {}",
