@@ -233,14 +233,14 @@ fn what_does_not_fit_is_refused() {
 #[test]
 fn a_flow_has_one_socket_and_many_have_all() {
     let mut b = bench(1024, 1024, None);
-    let flows: Vec<_> = (0..64u16).map(|n| udp(n, 7)).collect();
+    let flows: Vec<_> = (0..256u16).map(|n| udp(n, 7)).collect();
     let mut ways: HashMap<u16, Vec<Target>> = HashMap::new();
     for _ in 0..4 {
         b.stage(&flows);
     }
     b.flush();
     for (i, pending) in b.io.ring.kernel().pending.iter().enumerate() {
-        ways.entry(i as u16 % 64)
+        ways.entry(i as u16 % 256)
             .or_default()
             .push(pending.sent().0);
     }
