@@ -75,7 +75,7 @@ fn nothing() -> (Option<i32>, String, String) {
 struct Running(Child);
 
 impl Running {
-    /// Starts one and waits until it answers.
+    /// Starts one and waits until it answers and has said all that it says at the start.
     fn start(directory: &Path) -> Self {
         let config = directory.join("dp.toml");
         let text = format!(
@@ -92,7 +92,9 @@ impl Running {
             .unwrap();
         let mut running = Self(child);
         let begin = Instant::now();
-        while !Path::new(SOCKET).exists()
+        let log = || fs::read_to_string(directory.join("log")).unwrap();
+        // The last line of the start.
+        while !log().contains("control socket")
             || !Command::new(env!("CARGO_BIN_EXE_dpctl"))
                 .arg("ports")
                 .output()
@@ -101,7 +103,6 @@ impl Running {
                 .success()
         {
             let ended = running.0.try_wait().unwrap();
-            let log = || fs::read_to_string(directory.join("log")).unwrap();
             assert!(ended.is_none(), "{}", log());
             assert!(begin.elapsed() < Duration::from_secs(20), "{}", log());
             thread::sleep(Duration::from_millis(20));
