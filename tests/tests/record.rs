@@ -60,6 +60,7 @@ fn main() -> ExitCode {
         ROOT,
         folder_of_the_caller_of_sudo,
     );
+    theme.test("a_file_that_another_run_writes", ROOT, file_of_another_run);
     theme.test("its_source_under_another_name", ROOT, its_own_source);
     real_captures(&mut theme);
     theme.run()
@@ -353,6 +354,27 @@ fn small_disk() {
     let rec = daemon::port(&stats, "rec");
     assert!(rec.tx.dropped["disk_full"] > 0, "{stats:#?}");
     assert_eq!(pcapng::read(&to).frames.len() as u64, rec.tx.frames);
+}
+
+/// It is left to who has it.
+fn file_of_another_run() {
+    let folder = daemon::folder();
+    let (from, want) = sample(folder.path(), 100);
+    let to = folder.path().join("out.pcapng");
+    let text = config(&from, "pace = { pps = 1000 }\nloops = 0", &to, "");
+    let first = Daemon::spawn_here(&text).ready();
+    first.stats_when(LIMIT, |stats| daemon::port(stats, "rec").tx.frames > 100);
+    let second = Daemon::spawn_here(&text).wait(LIMIT);
+    assert_eq!(second.code, Some(3), "{}", second.stderr);
+    let words = "out.pcapng cannot be written: another dataplane records there; name another file";
+    assert!(second.stderr.contains(words), "{}", second.stderr);
+    let stats = first.stop().explained();
+    let recording = pcapng::read(&to).records();
+    assert_eq!(
+        recording.len() as u64,
+        daemon::port(&stats, "rec").tx.frames
+    );
+    assert!(recording[..100] == want);
 }
 
 /// Two files are read by two workers and recorded in one.

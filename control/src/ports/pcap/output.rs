@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    fs::{self, File},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Seek, SeekFrom, Write},
     os::fd::{AsFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -88,13 +88,33 @@ impl Output for Files {
 
 /// Makes a file, and before it its folder where that is one of many: the next day begins while we run.
 fn create(path: &Path, with_folder: bool) -> io::Result<File> {
-    match (File::create(path), path.parent()) {
+    match (empty(path), path.parent()) {
         (Err(error), Some(folder)) if with_folder && error.kind() == io::ErrorKind::NotFound => {
             fs::create_dir_all(folder)?;
-            File::create(path)
+            empty(path)
         }
         (made, _) => made,
     }
+}
+
+/// Opens a file and empties it, unless another run is writing it: of two that write one file, neither is whole.
+fn empty(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let file = options
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)?;
+    match file.try_lock() {
+        // A file system that has no locks is no reason to refuse it.
+        Ok(()) | Err(TryLockError::Error(_)) => {}
+        Err(TryLockError::WouldBlock) => {
+            let why = "another dataplane records there; name another file";
+            return Err(io::Error::new(io::ErrorKind::ResourceBusy, why));
+        }
+    }
+    file.set_len(0)?;
+    Ok(file)
 }
 
 /// A regular file, and where its last whole block ends.
