@@ -46,6 +46,7 @@ fn main() -> ExitCode {
     );
     theme.test("fifos", &[], fifos);
     theme.test("a_fifo_that_nobody_reads", &[], unread_fifo);
+    theme.test("stopped_before_a_fifo_is_read", &[], stopped_at_a_fifo);
     theme.test("an_ordinary_user", &[Need::Root], ordinary_user);
     theme.test("terminals", &[Need::Tool("script")], terminals);
     theme.test("beside_a_tool", &[Need::Tool("script")], beside_a_tool);
@@ -432,6 +433,25 @@ fn unread_fifo() {
         said.contains("nobody has opened the FIFO") && said.contains("start its reader first"),
         "{said}"
     );
+}
+
+/// Nobody who says stop waits for a reader that may never come.
+fn stopped_at_a_fifo() {
+    let folder = daemon::folder();
+    let (from, _) = sample(folder.path(), 10);
+    let fifo = folder.path().join("fifo");
+    mkfifo(&fifo, Mode::S_IRWXU).expect("our own folder");
+    let mut run = Tool::new(daemon::binary("dataplane"))
+        .args(["-r", &from, "--to"])
+        .arg(&fifo)
+        .arg("--socket")
+        .arg(folder.path().join("socket"))
+        .spawn();
+    // Signals are held before the plan is printed.
+    run.wait_for_stderr("ends by itself", LIMIT);
+    run.signal(nix::sys::signal::Signal::SIGTERM);
+    run.wait_for_stderr("told to stop before anybody had opened the FIFO", LIMIT);
+    assert!(run.wait(LIMIT).is_some_and(|status| status.success()));
 }
 
 /// Nothing but the right to run the program.

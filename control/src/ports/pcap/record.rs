@@ -10,7 +10,6 @@ use std::{
         unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt},
     },
     path::{Path, PathBuf},
-    thread,
     time::{Duration, Instant},
 };
 
@@ -21,6 +20,7 @@ use dataplane::port::{
 use nix::{
     errno::Errno,
     fcntl::{AT_FDCWD, AtFlags, FcntlArg, OFlag, fcntl},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
     unistd::{AccessFlags, faccessat},
 };
 
@@ -32,7 +32,7 @@ use super::{
 use crate::{
     api::protocol::PortInfo,
     config::{Plan, PlannedPort},
-    daemon::StartError,
+    daemon::{StartError, exit, hold_signals},
     ports::{Device, PortKind},
     privilege,
 };
@@ -45,6 +45,9 @@ const READER_PATIENCE: Duration = Duration::from_millis(100);
 
 /// How long the start waits for somebody to open a FIFO for reading.
 const OPENED: Duration = Duration::from_secs(5);
+
+/// What became of waiting for that when a signal came.
+const STOPPED: &str = "told to stop before anybody had opened the FIFO for reading";
 
 /// Bytes of a pipe, where it may be made so large.
 const PIPE: i32 = 1 << 20;
@@ -96,6 +99,12 @@ impl RecordingDevice {
             })
         })
         .map_err(|e| {
+            if e == STOPPED {
+                return StartError {
+                    code: exit::DONE,
+                    message: format!("port {}: {e}", port.name),
+                };
+            }
             let remedy = match e.contains("ermission denied") {
                 // As root one would not expect it.
                 true => "; it is written without privilege, as the user who started the daemon or called sudo: give that user the directory (chown), or name another",
@@ -204,6 +213,8 @@ fn standard_output() -> Result<Stream, String> {
 fn fifo(path: &Path) -> Result<Stream, String> {
     let shown = path.display();
     let until = Instant::now() + OPENED;
+    // A second one, to look and not to read: whoever says stop need not wait with us.
+    let signals = hold_signals().map_err(|e| e.message)?;
     loop {
         let opened = OpenOptions::new()
             .write(true)
@@ -221,7 +232,10 @@ fn fifo(path: &Path) -> Result<Stream, String> {
                         "nobody has opened the FIFO {shown} for reading within {OPENED:?}; start its reader first"
                     ));
                 }
-                thread::sleep(Duration::from_millis(20));
+                let mut stop = [PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+                if poll(&mut stop, PollTimeout::from(20u8)).is_ok_and(|n| n > 0) {
+                    return Err(STOPPED.to_owned());
+                }
             }
             Err(e) => return Err(format!("cannot open {shown}: {e}")),
         }
