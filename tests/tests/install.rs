@@ -36,10 +36,12 @@ fn main() -> ExitCode {
     theme.test("what_is_foreign_is_kept", &[], foreign);
     theme.test("wrong_flags", &[], wrong_flags);
     theme.test("shellcheck", &[Need::Checker("shellcheck")], || {
-        run(
-            "shellcheck",
-            &["-x", "-P", "SCRIPTDIR", script().to_str().expect("UTF-8")],
-        );
+        for name in ["install", "demo", "test", "fuzz", "bpf-build", "../.ci/run"] {
+            let path = script().with_file_name(name);
+            let path = path.to_str().expect("UTF-8");
+            let flags = ["-x", "-P", "SCRIPTDIR", "-S", "warning"];
+            run("shellcheck", &[&flags[..], &[path]].concat());
+        }
     });
     theme.run()
 }

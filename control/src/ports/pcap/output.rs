@@ -130,8 +130,9 @@ impl Appended {
         match written {
             Ok(()) => self.length += bytes.len() as u64,
             Err(_) => {
-                self.file.set_len(self.length)?;
+                // First, so that what comes next stands here even if the rest stays behind it.
                 self.file.seek(SeekFrom::Start(self.length))?;
+                self.file.set_len(self.length)?;
             }
         }
         written
