@@ -6,6 +6,7 @@
 //! output has taken it.
 
 mod block;
+mod compress;
 mod recorder;
 mod recording;
 mod sink;

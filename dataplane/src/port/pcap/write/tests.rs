@@ -18,7 +18,8 @@ use super::{
         write::{beginning, packet, packet_len},
     },
     block::{BLOCK_BYTES, BLOCKS, Block, Outcome, Shared},
-    recording::{END, IDLE, OLDEST, PACK, Recording},
+    compress::END,
+    recording::{IDLE, OLDEST, PACK, Recording},
     *,
 };
 use crate::{
