@@ -69,18 +69,20 @@ impl Netns {
     /// Makes a veth pair, one end in here, the other in `other`, both up and without addresses: no
     /// frame comes that no test sent.
     pub fn veth(&self, here: &str, other: &Self, there: &str) {
-        self.ip(&[
-            "link",
-            "add",
-            here,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            there,
-            "netns",
-            &other.name,
-        ]);
+        self.veth_with(here, other, there, &[]);
+    }
+
+    /// The same with so many queues each way at both ends.
+    pub fn veth_with_queues(&self, here: &str, other: &Self, there: &str, queues: u32) {
+        let queues = queues.to_string();
+        let more = ["numrxqueues", &queues, "numtxqueues", &queues];
+        self.veth_with(here, other, there, &more);
+    }
+
+    fn veth_with(&self, here: &str, other: &Self, there: &str, more: &[&str]) {
+        let add = ["link", "add", here];
+        let peer = ["type", "veth", "peer", "name", there, "netns", &other.name];
+        self.ip(&[&add[..], more, &peer, more].concat());
         for (ns, end) in [(self, here), (other, there)] {
             ns.quiet(end);
             ns.ip(&["link", "set", end, "up"]);

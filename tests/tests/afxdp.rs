@@ -264,30 +264,7 @@ fn arp_refused() {
 /// A veth with four queues: frames of all of them arrive.
 fn queues() {
     let (inside, outside) = (Netns::new(), Netns::new());
-    inside.ip(&[
-        "link",
-        "add",
-        "up0",
-        "numrxqueues",
-        "4",
-        "numtxqueues",
-        "4",
-        "type",
-        "veth",
-        "peer",
-        "name",
-        "out0",
-        "netns",
-        outside.name(),
-        "numrxqueues",
-        "4",
-        "numtxqueues",
-        "4",
-    ]);
-    for (ns, end) in [(&inside, "up0"), (&outside, "out0")] {
-        ns.quiet(end);
-        ns.ip(&["link", "set", end, "up"]);
-    }
+    inside.veth_with_queues("up0", &outside, "out0", 4);
     let bench = Bench { inside, outside };
     // Which queue a frame takes is a hash of its flow: many flows, all queues.
     let flow = |n: u32| {

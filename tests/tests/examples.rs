@@ -339,24 +339,7 @@ fn the_host_goes_out(example: &Example) {
     world.address("wire", "192.0.2.1/24");
     let daemon = example.start(&host, &[]);
     host.address("dp0", "192.0.2.10/24");
-    let page = http::page(100_000);
-    let _allowed = http::Server::start(&world, 443, page.clone());
-    let _denied = http::Server::start(&world, 8443, page.clone());
-    let file = daemon.folder().join("page");
-    let got = http::get(&host, "http://192.0.2.1:443/", &file, LIMIT);
-    let said = String::from_utf8_lossy(&got.stderr);
-    assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
-    assert!(
-        fs::read(&file).expect("curl's file") == *page,
-        "another page"
-    );
-    let refused = http::get(&host, "http://192.0.2.1:8443/", &file, TRIED);
-    // 28: the time was over.
-    assert_eq!(
-        refused.status.code(),
-        Some(28),
-        "a port that is not allowed"
-    );
+    gets_only_what_is_allowed(&daemon, &host, (&world, "192.0.2.1"), 443, 8443);
     let stats = daemon.stop().explained();
     assert!(stats.pipelines[0].dropped["not_allowed"] > 0);
 }
@@ -375,23 +358,7 @@ fn two_hosts_talk(example: &Example) {
     left.address("tun0", "10.0.0.1/24");
     right.address("tun0", "10.0.0.2/24");
     let listening = Listening::start(&middle, "lc0");
-    let page = http::page(100_000);
-    let _allowed = http::Server::start(&right, 80, page.clone());
-    let _denied = http::Server::start(&right, 8080, page.clone());
-    let file = daemon.folder().join("page");
-    let got = http::get(&left, "http://10.0.0.2/", &file, LIMIT);
-    let said = String::from_utf8_lossy(&got.stderr);
-    assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
-    assert!(
-        fs::read(&file).expect("curl's file") == *page,
-        "another page"
-    );
-    let refused = http::get(&left, "http://10.0.0.2:8080/", &file, TRIED);
-    assert_eq!(
-        refused.status.code(),
-        Some(28),
-        "a port that is not allowed"
-    );
+    gets_only_what_is_allowed(&daemon, &left, (&right, "10.0.0.2"), 80, 8080);
     hears_all(&daemon, &listening);
     daemon.stop().explained();
     let heard = listening.after_the_device();
@@ -420,25 +387,37 @@ fn stretches_a_network(example: &Example) {
     let daemon = example.start(&near, &[]);
     near.address("site0", "10.0.0.1/24");
     let listening = Listening::start(&near, "lc0");
+    gets_only_what_is_allowed(&daemon, &near, (&far, "10.0.0.2"), 80, 8080);
+    hears_all(&daemon, &listening);
+    daemon.stop().explained();
+}
+
+/// Of two servers of the same page, the one whose port is allowed is reached and the other is not.
+fn gets_only_what_is_allowed(
+    daemon: &Daemon,
+    client: &Netns,
+    (server, address): (&Netns, &str),
+    allowed: u16,
+    denied: u16,
+) {
     let page = http::page(100_000);
-    let _allowed = http::Server::start(&far, 80, page.clone());
-    let _denied = http::Server::start(&far, 8080, page.clone());
+    let _servers = [allowed, denied].map(|port| http::Server::start(server, port, page.clone()));
     let file = daemon.folder().join("page");
-    let got = http::get(&near, "http://10.0.0.2/", &file, LIMIT);
+    let url = |port| format!("http://{address}:{port}/");
+    let got = http::get(client, &url(allowed), &file, LIMIT);
     let said = String::from_utf8_lossy(&got.stderr);
     assert!(got.status.success(), "curl: {said}\n{:#?}", daemon.stats());
     assert!(
         fs::read(&file).expect("curl's file") == *page,
         "another page"
     );
-    let refused = http::get(&near, "http://10.0.0.2:8080/", &file, TRIED);
+    let refused = http::get(client, &url(denied), &file, TRIED);
+    // 28: the time was over.
     assert_eq!(
         refused.status.code(),
         Some(28),
         "a port that is not allowed"
     );
-    hears_all(&daemon, &listening);
-    daemon.stop().explained();
 }
 
 /// Waits until who listens on lc0 has heard all that was written there: what it has not when the device goes
@@ -503,30 +482,7 @@ fn forwards_on_two_cores(example: &Example) {
     let (inside, outside) = (Netns::new(), Netns::new());
     for (here, there) in [("eth1", "left"), ("eth2", "right")] {
         // Four queues each way, as the example's comment has them made on a card.
-        inside.ip(&[
-            "link",
-            "add",
-            here,
-            "numrxqueues",
-            "4",
-            "numtxqueues",
-            "4",
-            "type",
-            "veth",
-            "peer",
-            "name",
-            there,
-            "netns",
-            outside.name(),
-            "numrxqueues",
-            "4",
-            "numtxqueues",
-            "4",
-        ]);
-        for (ns, end) in [(&inside, here), (&outside, there)] {
-            ns.quiet(end);
-            ns.ip(&["link", "set", end, "up"]);
-        }
+        inside.veth_with_queues(here, &outside, there, 4);
     }
     // The example's namespace `ids` is this one, by the name that it has.
     let text = example
