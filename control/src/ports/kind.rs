@@ -5,7 +5,7 @@ use std::{net::IpAddr, path::PathBuf};
 
 use caps::Capability;
 
-use super::Device;
+use super::{Device, frames::HEADERS};
 use crate::{
     config::{At, Link, Plan, PlannedPort, Policy, Position, Site},
     daemon::StartError,
@@ -190,6 +190,19 @@ pub struct LargestFrame {
     pub at: Position,
     /// Nobody set it: it is for frames of sources that cannot say how long theirs are.
     pub guessed: bool,
+}
+
+impl LargestFrame {
+    /// Of a port that has an `mtu`, in bytes without the Ethernet header, set at `at`.
+    pub(super) fn of_mtu(mtu: u32, at: Position) -> Self {
+        Self {
+            bytes: mtu + HEADERS,
+            key: "mtu",
+            value: mtu,
+            at,
+            guessed: false,
+        }
+    }
 }
 
 /// Privileges of a port, but for CAP_SYS_ADMIN of setns(2), which goes with [`Kind::netns`].

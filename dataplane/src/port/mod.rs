@@ -130,6 +130,15 @@ impl Io {
         self.pool.release(staged);
         self.count(port).tx.drop(reason);
     }
+
+    /// Takes all of what a port is offered that cannot take any, and counts why.
+    #[cold]
+    pub(crate) fn refuse_all(&mut self, port: PortIndex, frames: &mut Vec<Staged>, reason: Reason) {
+        self.count(port).tx.offered += frames.len() as u64;
+        for staged in frames.drain(..) {
+            self.refuse(port, staged, reason);
+        }
+    }
 }
 
 /// An Ethernet header, in bytes: nothing shorter is a frame. The kernel refuses to send it (EINVAL from a TAP).

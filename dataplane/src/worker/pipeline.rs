@@ -5,7 +5,7 @@ use super::{counters::PipelineCounters, spec::SourceSpec};
 use crate::{
     frame::{Frame, Staged},
     packet::{Headers, finish_partial, parse},
-    policy::{Mode, Reader, Verdict, judge},
+    policy::{Mode, Reader, Reason, Verdict, judge},
     port::{Io, Port, PortIndex},
 };
 
@@ -141,11 +141,6 @@ fn offer(
 ) {
     match &mut ports[sink.0 as usize] {
         Some(port) => port.stage(io, frames),
-        None => {
-            io.count(sink).tx.offered += frames.len() as u64;
-            for staged in frames.drain(..) {
-                io.refuse(sink, staged, crate::policy::Reason::LinkDown);
-            }
-        }
+        None => io.refuse_all(sink, frames, Reason::LinkDown),
     }
 }

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use super::{
     Checksums, Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
-    frames::HEADERS,
     interface::{interface_name, netns_name},
 };
 use crate::{
@@ -140,13 +139,8 @@ impl Kind for AfPacket {
 
     fn largest_frame(&self, port: &PlannedPort) -> Option<LargestFrame> {
         let mtu = self.mtu(port.link.as_ref());
-        Some(LargestFrame {
-            bytes: mtu + HEADERS,
-            key: "mtu",
-            value: mtu,
-            at: self.mtu.as_ref().map_or(self.interface.at, |mtu| mtu.at),
-            guessed: false,
-        })
+        let at = self.mtu.as_ref().map_or(self.interface.at, |mtu| mtu.at);
+        Some(LargestFrame::of_mtu(mtu, at))
     }
 
     fn unfinished_checksums(&self) -> bool {

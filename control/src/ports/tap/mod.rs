@@ -11,7 +11,6 @@ use serde::{Serialize, Serializer};
 
 use super::{
     Claim, Device, Found, Kind, LargestFrame, Placement, Privileges, Role,
-    frames::HEADERS,
     interface::{LOOKS, PAUSE, interface_fault, interface_name, netns_name, within},
 };
 use crate::{
@@ -129,13 +128,7 @@ impl Kind for Tap {
     }
 
     fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
-        Some(LargestFrame {
-            bytes: *self.mtu + HEADERS,
-            key: "mtu",
-            value: *self.mtu,
-            at: self.mtu.at,
-            guessed: false,
-        })
+        Some(LargestFrame::of_mtu(*self.mtu, self.mtu.at))
     }
 
     fn passive(&self, source: bool) -> bool {

@@ -168,13 +168,7 @@ impl Kind for Vxlan {
     }
 
     fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
-        Some(LargestFrame {
-            bytes: *self.mtu + HEADERS,
-            key: "mtu",
-            value: *self.mtu,
-            at: self.mtu.at,
-            guessed: false,
-        })
+        Some(LargestFrame::of_mtu(*self.mtu, self.mtu.at))
     }
 
     fn unfinished_checksums(&self) -> bool {

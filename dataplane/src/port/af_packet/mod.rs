@@ -242,10 +242,7 @@ impl Port for AfPacketPort {
 
     /// Packet sockets are no sinks; the configuration refuses it. Whatever comes all the same is counted.
     fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
-        for staged in frames.drain(..) {
-            io.count(self.place.index).tx.offered += 1;
-            io.refuse(self.place.index, staged, Reason::WriteError);
-        }
+        io.refuse_all(self.place.index, frames, Reason::WriteError);
     }
 
     fn complete(&mut self, _io: &mut Io, completion: Completion) {

@@ -199,10 +199,7 @@ impl Port for PcapSource {
 
     /// A capture file is no sink; the configuration refuses it. Whatever comes all the same is counted.
     fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
-        for staged in frames.drain(..) {
-            io.count(self.index).tx.offered += 1;
-            io.refuse(self.index, staged, Reason::WriteError);
-        }
+        io.refuse_all(self.index, frames, Reason::WriteError);
     }
 
     /// Stops the reader. Frames that it had read ahead were never received: they count nowhere.
