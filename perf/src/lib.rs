@@ -1,8 +1,17 @@
 //! Traffic generators and benchmarks: what `dpbench` is made of.
 //!
-//! [`generator`] makes traffic and serves tests as well; [`lab`] is the place where a benchmark runs;
-//! [`forward`] measures frames from AF_XDP to a TAP.
+//! A subcommand is one module that implements [`session::Benchmark`]: it makes its place ([`lab`]), its traffic
+//! ([`generator`]), starts the shipped product ([`product`]) and what it is compared with, in turn, and
+//! writes all of it into one [`report`]. [`generator`] serves tests as well.
 
+pub mod configuration;
+pub mod error;
 pub mod forward;
 pub mod generator;
 pub mod lab;
+pub mod load;
+pub mod measure;
+mod peer;
+pub mod product;
+pub mod report;
+pub mod session;

@@ -1,6 +1,6 @@
 //! The frame that generators send: UDP over IPv4 with right lengths and checksums.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, ops::RangeInclusive};
 
 use dataplane::packet::build::{FrameBuilder, Ipv4};
 
@@ -28,6 +28,22 @@ pub fn udp(size: usize) -> Vec<u8> {
     {
         Ok(frame) => frame,
         Err(error) => panic!("a frame of {size} bytes: {error}"),
+    }
+}
+
+/// Reads a frame's size from a command line.
+///
+/// # Errors
+///
+/// What sizes are possible, for any other.
+pub fn size(text: &str, range: RangeInclusive<usize>) -> Result<usize, String> {
+    match text.parse() {
+        Ok(size) if range.contains(&size) => Ok(size),
+        _ => Err(format!(
+            "{} to {} bytes are possible",
+            range.start(),
+            range.end()
+        )),
     }
 }
 

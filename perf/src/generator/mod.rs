@@ -53,6 +53,18 @@ pub struct Traffic {
     pub core: usize,
 }
 
+impl Traffic {
+    /// As many copies of a frame as a core can make, until stopped.
+    pub fn of(frame: Vec<u8>, core: usize) -> Self {
+        Self {
+            frame,
+            count: None,
+            rate: None,
+            core,
+        }
+    }
+}
+
 /// Why nothing is sent.
 #[derive(Debug, thiserror::Error)]
 pub enum GeneratorError {

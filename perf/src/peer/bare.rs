@@ -13,13 +13,15 @@ use xsk_rs::{
 };
 
 use super::{
-    ForwardError, HugePages, Measured, Stopwatch,
     tap::passive_tap,
     writer::{BATCH, Writer},
 };
 use crate::{
+    error::BenchError,
     generator::{Generator, Traffic},
     lab::{Cores, Interrupt, SOURCE, UPLINK},
+    measure::{Measured, Stopwatch},
+    session::HugePages,
 };
 
 /// As many slots as the product takes by default, of the same size, and rings as it has them.
@@ -28,30 +30,26 @@ const SLOT_SIZE: u32 = 2048;
 const RING: u32 = 4096;
 
 /// Forwards `count` frames of those that a generator pours in.
-pub(super) fn measure(
+pub(crate) fn measure(
     cores: Cores,
     frame: &[u8],
     count: u64,
     hugepages: HugePages,
     interrupt: &Interrupt,
-) -> Result<Measured, ForwardError> {
-    let generator = on_core_in_netns(
-        cores.worker,
-        &NetNs::own(),
-        || -> Result<_, ForwardError> {
-            let mut queue = Queue::open(hugepages)?;
-            let traffic = Traffic {
-                frame: frame.to_vec(),
-                count: None,
-                rate: None,
-                core: cores.generator,
-            };
-            let generator = Generator::start(&NetNs::own(), SOURCE, traffic)?;
-            let measured = queue.forward(count, &generator, interrupt)?;
-            generator.stop()?;
-            Ok(measured)
-        },
-    )??;
+) -> Result<Measured, BenchError> {
+    let generator = on_core_in_netns(cores.worker, &NetNs::own(), || -> Result<_, BenchError> {
+        let mut queue = Queue::open(hugepages)?;
+        let traffic = Traffic {
+            frame: frame.to_vec(),
+            count: None,
+            rate: None,
+            core: cores.generator,
+        };
+        let generator = Generator::start(&NetNs::own(), SOURCE, traffic)?;
+        let measured = queue.forward(count, &generator, interrupt)?;
+        generator.stop()?;
+        Ok(measured)
+    })??;
     Ok(generator)
 }
 
@@ -68,13 +66,13 @@ struct Queue {
 }
 
 impl Queue {
-    fn open(hugepages: HugePages) -> Result<Self, ForwardError> {
+    fn open(hugepages: HugePages) -> Result<Self, BenchError> {
         let bare = |error: &dyn std::error::Error| {
             let mut text = error.to_string();
             if let Some(cause) = error.source() {
                 text = format!("{text}: {cause}");
             }
-            ForwardError::bare("bare loop")(std::io::Error::other(text))
+            BenchError::peer("bare loop", text)
         };
         let options = XdpOptions {
             mode: XdpChoice::Only(XdpMode::Native),
@@ -95,8 +93,8 @@ impl Queue {
         // SAFETY: the UMEM is new and has no other socket.
         let (_tx, rx, rings) =
             unsafe { Socket::new(socket, &umem, &interface, 0) }.map_err(|e| bare(&e))?;
-        let (mut fill, _completion) = rings
-            .ok_or_else(|| ForwardError::bare("bare loop")(std::io::Error::other("no rings")))?;
+        let (mut fill, _completion) =
+            rings.ok_or_else(|| BenchError::peer("bare loop", "the socket came without rings"))?;
         // SAFETY: only the address is taken.
         let first = unsafe { umem.data_mut(&mut fresh[0]) }
             .contents_mut()
@@ -112,7 +110,7 @@ impl Queue {
         let bytes = (SLOTS * SLOT_SIZE) as usize;
         // SAFETY: the UMEM is dropped after the writer, by the order of the fields.
         let writer = unsafe { Writer::new(tap.fds[0].as_fd(), base, bytes) }
-            .map_err(ForwardError::bare("bare loop"))?;
+            .map_err(BenchError::bare("bare loop"))?;
         Ok(Self {
             writer,
             rx,
@@ -142,7 +140,7 @@ impl Queue {
         count: u64,
         generator: &Generator,
         interrupt: &Interrupt,
-    ) -> Result<Measured, ForwardError> {
+    ) -> Result<Measured, BenchError> {
         let mut batch = [FrameDesc::default(); BATCH];
         let mut ahead = [FrameDesc::default(); BATCH];
         let mut written = 0;
@@ -185,7 +183,7 @@ impl Queue {
             written += self
                 .writer
                 .write(n)
-                .map_err(ForwardError::bare("bare loop"))? as u64;
+                .map_err(BenchError::bare("bare loop"))? as u64;
             // SAFETY: they came from the receive ring and are written.
             unsafe { self.fill.produce(&batch[..n]) };
         }

@@ -6,7 +6,7 @@ use control::link::{
 };
 
 /// A passive TAP of one queue.
-pub(super) fn passive_tap(name: &str) -> Result<Tap, TapError> {
+pub(crate) fn passive_tap(name: &str) -> Result<Tap, TapError> {
     Tap::create(
         &NetNs::own(),
         &TapOptions {

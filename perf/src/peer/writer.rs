@@ -9,10 +9,10 @@ use std::{
 use io_uring::{IoUring, opcode, types};
 
 /// Frames written by one system call.
-pub(super) const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// The ring, with one registered file and one registered stretch of memory.
-pub(super) struct Writer {
+pub(crate) struct Writer {
     ring: IoUring,
 }
 
@@ -22,7 +22,7 @@ impl Writer {
     /// # Safety
     ///
     /// The memory must stay mapped as long as the writer lives.
-    pub(super) unsafe fn new(tap: BorrowedFd<'_>, base: *mut u8, bytes: usize) -> io::Result<Self> {
+    pub(crate) unsafe fn new(tap: BorrowedFd<'_>, base: *mut u8, bytes: usize) -> io::Result<Self> {
         let ring = IoUring::builder()
             .setup_single_issuer()
             .setup_defer_taskrun()
@@ -43,7 +43,7 @@ impl Writer {
     ///
     /// The bytes must be within the registered memory and stay as they are until `write` returns.
     #[inline]
-    pub(super) unsafe fn push(&mut self, frame: *const u8, len: u32) {
+    pub(crate) unsafe fn push(&mut self, frame: *const u8, len: u32) {
         let entry = opcode::WriteFixed::new(types::Fixed(0), frame, len, 0).build();
         // SAFETY: the caller vouches for the bytes; the entry refers to nothing else.
         let pushed = unsafe { self.ring.submission().push(&entry) };
@@ -52,7 +52,7 @@ impl Writer {
 
     /// Writes the `queued` frames and waits for the answers. Answers how many were written.
     #[inline]
-    pub(super) fn write(&mut self, queued: usize) -> io::Result<usize> {
+    pub(crate) fn write(&mut self, queued: usize) -> io::Result<usize> {
         self.ring.submit_and_wait(queued)?;
         Ok(self
             .ring

@@ -6,23 +6,24 @@ use std::os::fd::AsFd;
 use control::link::{NetNs, netns::on_core_in_netns};
 
 use super::{
-    ForwardError, Measured, Stopwatch,
     tap::passive_tap,
     writer::{BATCH, Writer},
 };
+use crate::error::BenchError;
 use crate::lab::{Cores, Interrupt};
+use crate::measure::{Measured, Stopwatch};
 
 /// Writes `count` frames.
-pub(super) fn measure(
+pub(crate) fn measure(
     cores: Cores,
     frame: &[u8],
     count: u64,
     interrupt: &Interrupt,
-) -> Result<Measured, ForwardError> {
+) -> Result<Measured, BenchError> {
     on_core_in_netns(cores.worker, &NetNs::own(), || {
         let tap = passive_tap("floor0")?;
         let mut memory = frame.to_vec();
-        let failed = ForwardError::bare("TAP floor");
+        let failed = BenchError::bare("TAP floor");
         // SAFETY: `memory` outlives the writer, which is dropped before it.
         let mut writer =
             unsafe { Writer::new(tap.fds[0].as_fd(), memory.as_mut_ptr(), memory.len()) }

@@ -1,0 +1,96 @@
+//! What all benchmarks share: cores, rounds, memory, where the report goes.
+
+use std::{
+    fs,
+    io::{IsTerminal, Write, stderr},
+    path::PathBuf,
+};
+
+use clap::Args;
+use perf::{
+    lab::{self, Cores, Interrupt},
+    session::{Benchmark, HugePages, Session},
+};
+
+use super::Failure;
+
+/// Options that every benchmark has.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Of every benchmark")]
+pub(crate) struct Common {
+    /// How often each is measured
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
+    /// Frame memory of bare loops and the dataplane
+    #[arg(long, value_enum, default_value_t)]
+    hugepages: HugePages,
+    /// Core of the generator [default: the first]
+    #[arg(long, value_name = "CORE")]
+    generator_core: Option<usize>,
+    /// Core of what is measured [default: the second]
+    #[arg(long, value_name = "CORE")]
+    worker_core: Option<usize>,
+    /// Write the figures to this file as well, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+}
+
+/// One benchmark with all its options.
+#[derive(Debug, Args)]
+pub(crate) struct Bench<O: Args> {
+    #[command(flatten)]
+    options: O,
+    #[command(flatten)]
+    common: Common,
+}
+
+impl<O: Benchmark> Bench<O> {
+    pub(crate) fn run(&self) -> Result<(), Failure> {
+        let report = self
+            .common
+            .with_session(|session| self.options.run(session))??;
+        if let Some(path) = &self.common.json {
+            serde_json::to_string_pretty(&report)
+                .map_err(|e| Failure(1, e.to_string()))
+                .and_then(|json| {
+                    fs::write(path, json + "\n")
+                        .map_err(|e| Failure(1, format!("{}: {e}", path.display())))
+                })?;
+        }
+        // A reader that went away is no failure.
+        let _ = writeln!(std::io::stdout(), "{report}");
+        Ok(())
+    }
+}
+
+impl Common {
+    /// Runs something in a session of these options, and shows how far it is.
+    pub(crate) fn with_session<T>(
+        &self,
+        run: impl FnOnce(&mut Session<'_>) -> T,
+    ) -> Result<T, Failure> {
+        lab::require_root()?;
+        if cfg!(debug_assertions) {
+            eprintln!(
+                "dpbench: built without optimisation; figures mean nothing (cargo build --release --bins)"
+            );
+        }
+        // One line that is written over and over, for people only.
+        let live = stderr().is_terminal();
+        let mut line = |text: &str| {
+            if live {
+                eprint!("\r\x1b[K{text}");
+            }
+        };
+        let mut session = Session {
+            cores: Cores::choose(self.generator_core, self.worker_core)?,
+            rounds: self.rounds.into(),
+            hugepages: self.hugepages,
+            interrupt: Interrupt::watch()?,
+            listener: &mut line,
+        };
+        let result = run(&mut session);
+        line("");
+        Ok(result)
+    }
+}

@@ -1,0 +1,52 @@
+//! `dpbench`: measures the dataplane beside what the machine can do, and makes traffic.
+
+mod cli;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use cli::{Failure, bench::Bench, generate::Generate};
+use perf::forward::Forward;
+
+/// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
+#[derive(Debug, Parser)]
+#[command(
+    name = "dpbench",
+    version,
+    after_help = "\
+Examples:
+  sudo dpbench forward                                     the full table, about a minute
+  sudo dpbench forward --sizes 64 --json forward.json      one size, figures for machines as well
+  sudo dpbench generate --interface gen0 --count 1000000   a million frames, as fast as the kernel can
+
+Build it and what it measures with optimisation: cargo build --release --bins. It works in network namespaces
+of its own, which end with it.
+
+Exit codes: 0 done, 1 something failed, 2 wrong usage, 3 the machine refuses, 130 interrupted."
+)]
+struct Command {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// AF_XDP -> policy -> TAP, in worker ns per frame, beside a bare loop and the TAP's own cost
+    Forward(Bench<Forward>),
+    /// Pour frames into an interface, from one core
+    Generate(Generate),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse().action {
+        Action::Forward(bench) => bench.run(),
+        Action::Generate(generate) => generate.run(),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure(code, message)) => {
+            eprintln!("dpbench: {message}");
+            ExitCode::from(code)
+        }
+    }
+}

@@ -1,0 +1,55 @@
+//! Why nothing could be measured.
+
+use std::io;
+
+use control::link::{netns::NetNsError, tap::TapError};
+
+use crate::{generator::GeneratorError, lab::LabError};
+
+/// Why nothing could be measured.
+#[derive(Debug, thiserror::Error)]
+pub enum BenchError {
+    /// No place to measure in, or Ctrl-C.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// No traffic.
+    #[error(transparent)]
+    Generator(#[from] GeneratorError),
+    /// No TAP.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// The core cannot be had.
+    #[error(transparent)]
+    NetNs(#[from] NetNsError),
+    /// What the product is measured beside failed.
+    #[error("{peer}: {message}")]
+    Peer {
+        /// Which.
+        peer: &'static str,
+        /// What happened, and what to do.
+        message: String,
+    },
+    /// The product failed.
+    #[error("dataplane: {0}")]
+    Product(String),
+}
+
+impl BenchError {
+    /// A loop of our own failed at a system call.
+    pub(crate) fn bare(peer: &'static str) -> impl Fn(io::Error) -> Self {
+        move |error| Self::Peer {
+            peer,
+            message: format!(
+                "{error}; it needs root, Linux 6.1 or newer, and for --hugepages require enough free huge pages"
+            ),
+        }
+    }
+
+    /// Whatever else a peer answers.
+    pub(crate) fn peer(peer: &'static str, message: impl ToString) -> Self {
+        Self::Peer {
+            peer,
+            message: message.to_string(),
+        }
+    }
+}

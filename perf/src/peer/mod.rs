@@ -1,0 +1,7 @@
+//! What the product is measured beside: bare loops of our own, each the best that can be written for what it
+//! does, and other people's tools.
+
+pub(crate) mod bare;
+pub(crate) mod tap;
+pub(crate) mod tap_floor;
+pub(crate) mod writer;
