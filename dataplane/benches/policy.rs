@@ -5,7 +5,9 @@
 use std::net::Ipv4Addr;
 
 use dataplane::packet::{Headers, Network, protocol, tcp_flags};
-use dataplane::policy::{PolicySpec, PortRange, Protocol, Reason, Rule, Snapshot, Verdict, judge};
+use dataplane::policy::{
+    PolicySpec, PortRange, Protocol, Reason, Rule, Snapshot, Verdict, judge, parse_network,
+};
 use divan::Bencher;
 use divan::counter::ItemsCount;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -191,6 +193,48 @@ fn prefixes_mixed(bencher: Bencher<'_, '_>, rules: usize) {
 #[divan::bench(args = PREFIXES, sample_count = 1000, sample_size = 20)]
 fn prefixes_ipv6_hit(bencher: Bencher<'_, '_>, rules: usize) {
     run(bencher, prefixes6(rules), Traffic::Hit, false);
+}
+
+/// Rules of every kind, as people write them; the frames match the last, by both of their addresses.
+#[divan::bench(sample_count = 1000, sample_size = 20)]
+fn ten_rules(bencher: Bencher<'_, '_>) {
+    // Protocol, from, to, ports, whether replies pass.
+    let rules = [
+        ("tcp", "", "10.0.0.0/8", "80,443,8000-8100", true),
+        ("tcp", "", "10.0.0.0/8", "22", true),
+        ("tcp", "10.1.0.0/16", "10.2.0.10", "5432", true),
+        ("tcp", "10.1.0.0/16", "10.2.0.11", "6379", true),
+        ("udp", "", "10.0.0.53", "53", true),
+        ("udp", "", "10.0.0.123", "123", true),
+        ("udp", "10.1.0.0/16", "203.0.113.50", "51820", false),
+        ("udp", "", "192.0.2.0/24", "4000-5000", false),
+        ("icmp", "", "10.0.0.0/8", "", true),
+        ("udp", "10.9.0.1", "10.9.0.2", "5201", false),
+    ]
+    .map(|(protocol, from, to, ports, replies)| Rule {
+        protocol: Protocol::parse(protocol).ok(),
+        from: parse_network(from).ok(),
+        to: parse_network(to).ok(),
+        to_ports: PortRange::parse_list(ports).unwrap_or_default(),
+        replies,
+        ..Rule::default()
+    });
+    let snapshot = compile(rules.to_vec());
+    let frame = Headers {
+        src: 0x0a09_0001,
+        dst: 0x0a09_0002,
+        src_port: 40_000,
+        dst_port: 5_201,
+        protocol: protocol::UDP,
+        network: Network::V4,
+        ..Headers::default()
+    };
+    let batch = [frame; BATCH];
+    let mut verdicts = [Verdict::Drop(Reason::Shutdown); BATCH];
+    bencher
+        .counter(ItemsCount::new(BATCH))
+        .bench_local(|| judge(divan::black_box(&batch), &snapshot, &mut verdicts));
+    assert_eq!(verdicts, [Verdict::Forward; BATCH]);
 }
 
 #[divan::bench(args = EXACT, sample_count = 5, sample_size = 1)]

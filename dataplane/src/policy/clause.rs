@@ -3,47 +3,48 @@
 
 use ipnet::IpNet;
 
+use super::ranges::Address;
 use super::rule::{IcmpKind, PortRange, Protocol, Rule};
-use crate::packet::{Headers, Network, protocol, tcp_flags};
+use crate::packet::{Headers, protocol, tcp_flags};
 
-/// What the rules look at in a frame: its 5-tuple, with the ICMP message in the place of a port.
+/// What the rules look at in a frame: its 5-tuple, with the ICMP message in the place of a port. Addresses
+/// are as wide as their family's, so that a batch of IPv4 frames is few cache lines.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Tuple {
-    pub(super) src: u128,
-    pub(super) dst: u128,
+pub(super) struct Tuple<A> {
+    pub(super) src: A,
+    pub(super) dst: A,
     pub(super) src_port: u16,
     /// For ICMP the message, as [`icmp_port`] numbers it.
     pub(super) dst_port: u16,
     pub(super) protocol: Protocol,
     /// Whether a mirrored rule may admit the frame: TCP with ACK or RST, any UDP and ICMP.
     pub(super) reply: bool,
-    pub(super) v6: bool,
 }
 
-impl Tuple {
+impl<A: Address> Tuple<A> {
     /// A tuple to fill an array with.
-    pub(super) const NONE: Self = Self {
-        src: 0,
-        dst: 0,
-        src_port: 0,
-        dst_port: 0,
-        protocol: Protocol::Tcp,
-        reply: false,
-        v6: false,
-    };
+    #[inline(always)]
+    pub(super) fn blank() -> Self {
+        Self {
+            src: A::default(),
+            dst: A::default(),
+            src_port: 0,
+            dst_port: 0,
+            protocol: Protocol::Tcp,
+            reply: false,
+        }
+    }
 
-    /// The tuple of an IP frame, `None` when its protocol is none that a rule can name.
-    #[inline]
+    /// The tuple of a frame of the family of `A`, `None` when its protocol is none that a rule can name.
+    #[inline(always)]
     pub(super) fn of(headers: &Headers) -> Option<Self> {
-        let v6 = headers.network == Network::V6;
         let tuple = Self {
-            src: headers.src,
-            dst: headers.dst,
+            src: A::narrow(headers.src),
+            dst: A::narrow(headers.dst),
             src_port: headers.src_port,
             dst_port: headers.dst_port,
             protocol: Protocol::Udp,
             reply: true,
-            v6,
         };
         match headers.protocol {
             protocol::TCP => Some(Self {
@@ -52,8 +53,8 @@ impl Tuple {
                 ..tuple
             }),
             protocol::UDP => Some(tuple),
-            protocol::ICMP if !v6 => Some(tuple.icmp(icmp_port_v4(headers.icmp_type))),
-            protocol::ICMPV6 if v6 => Some(tuple.icmp(icmp_port_v6(headers.icmp_type))),
+            protocol::ICMP if !A::V6 => Some(tuple.icmp(icmp_port_v4(headers.icmp_type))),
+            protocol::ICMPV6 if A::V6 => Some(tuple.icmp(icmp_port_v6(headers.icmp_type))),
             _ => None,
         }
     }

@@ -45,24 +45,25 @@ pub fn judge(headers: &[Headers], snapshot: &Snapshot, verdicts: &mut [Verdict])
     }
 }
 
-/// The frames of a batch that no rule has allowed so far, with what rules look at.
-struct Undecided {
+/// The frames of a batch that no rule has allowed so far, of one family, with what rules look at.
+struct Undecided<A> {
     frames: [u8; STAGE],
-    tuples: [Tuple; STAGE],
+    tuples: [Tuple<A>; STAGE],
     count: usize,
 }
 
-impl Undecided {
-    const fn new() -> Self {
+impl<A: Address> Undecided<A> {
+    #[inline(always)]
+    fn new() -> Self {
         Self {
             frames: [0; STAGE],
-            tuples: [Tuple::NONE; STAGE],
+            tuples: [Tuple::blank(); STAGE],
             count: 0,
         }
     }
 
     #[inline(always)]
-    fn push(&mut self, frame: usize, tuple: Tuple) {
+    fn push(&mut self, frame: usize, tuple: Tuple<A>) {
         if let (Some(frames), Some(tuples)) = (
             self.frames.get_mut(self.count),
             self.tuples.get_mut(self.count),
@@ -74,24 +75,28 @@ impl Undecided {
     }
 
     #[inline(always)]
-    fn tuples(&self) -> &[Tuple] {
+    fn tuples(&self) -> &[Tuple<A>] {
         &self.tuples[..self.count.min(STAGE)]
     }
 
     /// Forwards the frames that `allows` answers for, given their place and tuple; keeps the rest.
     #[inline(always)]
-    fn allow(&mut self, verdicts: &mut [Verdict], mut allows: impl FnMut(usize, &Tuple) -> bool) {
+    fn allow(
+        &mut self,
+        verdicts: &mut [Verdict],
+        mut allows: impl FnMut(usize, &Tuple<A>) -> bool,
+    ) {
         let mut kept = 0;
         for place in 0..self.count.min(STAGE) {
-            let (frame, tuple) = (self.frames[place], self.tuples[place]);
-            if allows(place, &tuple) {
+            let frame = self.frames[place];
+            if allows(place, &self.tuples[place]) {
                 if let Some(verdict) = verdicts.get_mut(usize::from(frame)) {
                     *verdict = Verdict::Forward;
                 }
             } else {
                 if kept != place {
                     self.frames[kept] = frame;
-                    self.tuples[kept] = tuple;
+                    self.tuples[kept] = self.tuples[place];
                 }
                 kept += 1;
             }
@@ -102,46 +107,55 @@ impl Undecided {
 
 /// Judges at most [`STAGE`] frames by the rules.
 fn filter(headers: &[Headers], snapshot: &Snapshot, verdicts: &mut [Verdict]) {
-    let mut v4 = Undecided::new();
-    let mut v6 = Undecided::new();
+    let mut v4 = Undecided::<u32>::new();
+    let mut later = [0; STAGE];
+    let mut v6 = 0;
     let arp = snapshot.spec().arp;
     for (frame, (headers, verdict)) in headers.iter().zip(verdicts.iter_mut()).enumerate() {
         *verdict = match look(headers, arp) {
-            Ok(tuple) => {
-                let undecided = if tuple.v6 { &mut v6 } else { &mut v4 };
-                undecided.push(frame, tuple);
+            Some(verdict) => verdict,
+            None if headers.network == Network::V4 => match Tuple::of(headers) {
+                Some(tuple) => {
+                    v4.push(frame, tuple);
+                    Verdict::Drop(Reason::NotAllowed)
+                }
+                None => Verdict::Drop(Reason::UnknownProtocol),
+            },
+            None => {
+                if let Some(place) = later.get_mut(v6) {
+                    *place = frame as u8;
+                    v6 += 1;
+                }
                 Verdict::Drop(Reason::NotAllowed)
             }
-            Err(verdict) => verdict,
         };
     }
     if v4.count > 0 {
-        rules(
-            &mut v4,
-            snapshot,
-            &snapshot.v4,
-            |address, port, space| key4(address as u32, port, space),
-            |address| address as u32,
-            verdicts,
-        );
+        rules(&mut v4, snapshot, &snapshot.v4, key4, verdicts);
     }
-    if v6.count > 0 {
-        rules(
-            &mut v6,
-            snapshot,
-            &snapshot.v6,
-            key6,
-            |address| address,
-            verdicts,
-        );
+    if v6 > 0 {
+        filter_v6(&later[..v6], headers, snapshot, verdicts);
     }
 }
 
-/// What the frame itself decides, or what rules need to know of it.
+/// Judges frames of IPv6, given their places. Out of line: their tuples are large, and many batches have none.
+#[inline(never)]
+fn filter_v6(frames: &[u8], headers: &[Headers], snapshot: &Snapshot, verdicts: &mut [Verdict]) {
+    let mut undecided = Undecided::<u128>::new();
+    for frame in frames.iter().map(|&frame| usize::from(frame)) {
+        match Tuple::of(&headers[frame]) {
+            Some(tuple) => undecided.push(frame, tuple),
+            None => verdicts[frame] = Verdict::Drop(Reason::UnknownProtocol),
+        }
+    }
+    rules(&mut undecided, snapshot, &snapshot.v6, key6, verdicts);
+}
+
+/// What the frame itself decides; `None` leaves it to the rules.
 #[inline(always)]
-fn look(headers: &Headers, arp: bool) -> Result<Tuple, Verdict> {
+fn look(headers: &Headers, arp: bool) -> Option<Verdict> {
     if let Some(fault) = headers.fault {
-        return Err(Verdict::Drop(match fault {
+        return Some(Verdict::Drop(match fault {
             Fault::Truncated => Reason::Truncated,
             Fault::Length => Reason::BadLength,
             Fault::Header => Reason::BadHeader,
@@ -149,34 +163,30 @@ fn look(headers: &Headers, arp: bool) -> Result<Tuple, Verdict> {
         }));
     }
     let neighbour = match headers.network {
-        Network::Other => return Err(Verdict::Drop(Reason::UnknownEthertype)),
+        Network::Other => return Some(Verdict::Drop(Reason::UnknownEthertype)),
         Network::Arp => true,
         Network::V4 | Network::V6 if headers.fragment == Fragment::Later => {
-            return Err(Verdict::Drop(Reason::Fragment));
+            return Some(Verdict::Drop(Reason::Fragment));
         }
         Network::V6 => {
             headers.protocol == protocol::ICMPV6 && matches!(headers.icmp_type, 133..=136)
         }
         Network::V4 => false,
     };
-    if neighbour {
-        return Err(if arp {
-            Verdict::Forward
-        } else {
-            Verdict::Drop(Reason::Arp)
-        });
-    }
-    Tuple::of(headers).ok_or(Verdict::Drop(Reason::UnknownProtocol))
+    neighbour.then_some(if arp {
+        Verdict::Forward
+    } else {
+        Verdict::Drop(Reason::Arp)
+    })
 }
 
 /// Looks frames of one family up in its tables, cheapest first, each for all that are left.
 #[inline(always)]
 fn rules<K: Key, const N: usize, A: Address, const B: usize>(
-    undecided: &mut Undecided,
+    undecided: &mut Undecided<A>,
     snapshot: &Snapshot,
     tables: &Tables<K, N, A, B>,
-    key: impl Fn(u128, u16, Space) -> K,
-    address: impl Fn(u128) -> A,
+    key: impl Fn(A, u16, Space) -> K,
     verdicts: &mut [Verdict],
 ) {
     if snapshot.anywhere != NOTHING {
@@ -206,7 +216,7 @@ fn rules<K: Key, const N: usize, A: Address, const B: usize>(
         let tuples = undecided.tuples();
         let (addresses, sets) = (&mut addresses[..tuples.len()], &mut sets[..tuples.len()]);
         for (to, tuple) in addresses.iter_mut().zip(tuples) {
-            *to = address(if by_destination { tuple.dst } else { tuple.src });
+            *to = if by_destination { tuple.dst } else { tuple.src };
         }
         ranges.lookup(addresses, sets);
         for &set in sets.iter() {
@@ -221,11 +231,11 @@ fn rules<K: Key, const N: usize, A: Address, const B: usize>(
 
 /// Looks frames up in the hash table; frames without a key are not in it.
 #[inline(always)]
-fn exact<K: Key, const N: usize, A, const B: usize>(
-    undecided: &mut Undecided,
+fn exact<K: Key, const N: usize, A: Address, const B: usize>(
+    undecided: &mut Undecided<A>,
     tables: &Tables<K, N, A, B>,
     verdicts: &mut [Verdict],
-    key: impl Fn(&Tuple) -> Option<K>,
+    key: impl Fn(&Tuple<A>) -> Option<K>,
 ) {
     let mut keys = [K::EMPTY; STAGE];
     let mut places = [0; STAGE];

@@ -6,13 +6,24 @@
 use super::prefetch::prefetch;
 
 /// An address, as a number.
-pub(super) trait Address: Copy + Ord + Default {
+pub(super) trait Address: Copy + Ord + Default + Into<u128> {
     const MAX: Self;
+    /// Whether it is of IPv6.
+    const V6: bool;
+    /// From the number that stands for an address of either family.
+    fn narrow(number: u128) -> Self;
     fn checked_next(self) -> Option<Self>;
 }
 
 impl Address for u32 {
     const MAX: Self = Self::MAX;
+    const V6: bool = false;
+
+    #[inline(always)]
+    fn narrow(number: u128) -> Self {
+        number as Self
+    }
+
     fn checked_next(self) -> Option<Self> {
         self.checked_add(1)
     }
@@ -20,6 +31,13 @@ impl Address for u32 {
 
 impl Address for u128 {
     const MAX: Self = Self::MAX;
+    const V6: bool = true;
+
+    #[inline(always)]
+    fn narrow(number: u128) -> Self {
+        number
+    }
+
     fn checked_next(self) -> Option<Self> {
         self.checked_add(1)
     }
@@ -96,7 +114,12 @@ impl<A: Address, const N: usize> Ranges<A, N> {
                 let Some(Node(keys)) = nodes.get(*at as usize) else {
                     continue;
                 };
-                let rank: u32 = keys.iter().map(|key| u32::from(*key <= address)).sum();
+                // The keys rise, so that those at most the address are the first ones: their number is that
+                // of the trailing ones of a mask, which needs no instruction that old processors lack.
+                let below_or_at: u32 = keys.iter().enumerate().fold(0, |mask: u32, (bit, key)| {
+                    mask | u32::from(*key <= address) << bit
+                });
+                let rank = below_or_at.trailing_ones();
                 // The first key of a node is at most the address, which is how we came here. The
                 // padding counts only for the highest address, whence the limit.
                 let next = (*at as usize * N + rank as usize).wrapping_sub(1).min(last);

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use ipnet::IpNet;
 
 use super::clause::{Clause, Space, Tuple};
+use super::ranges::Address;
 use super::rule::{PortRange, Protocol};
 
 /// Where a set begins in [`Sets::words`].
@@ -59,7 +60,7 @@ impl Sets {
 
     /// Whether the set, or one that it refers to, allows the frame.
     #[inline]
-    pub(super) fn allows(&self, mut set: SetId, tuple: &Tuple) -> bool {
+    pub(super) fn allows<A: Address>(&self, mut set: SetId, tuple: &Tuple<A>) -> bool {
         while set != NOTHING {
             let Some((header, words)) = self
                 .words
@@ -112,7 +113,7 @@ impl Sets {
     }
 
     #[inline(never)]
-    fn conditions_allow(&self, header: &[u32; word::HEADER], tuple: &Tuple) -> bool {
+    fn conditions_allow<A: Address>(&self, header: &[u32; word::HEADER], tuple: &Tuple<A>) -> bool {
         let begin = header[word::CONDITIONS] as usize;
         let end = begin + header[word::CONDITION_COUNT] as usize;
         self.conditions.get(begin..end).is_some_and(|all| {
@@ -157,11 +158,12 @@ struct Condition {
 }
 
 impl Condition {
-    fn allows(&self, tuple: &Tuple, ports: &[PortRange]) -> bool {
+    #[inline(always)]
+    fn allows<A: Address>(&self, tuple: &Tuple<A>, ports: &[PortRange]) -> bool {
         self.protocol == tuple.protocol
             && (tuple.reply || !self.reply)
-            && self.from.holds(tuple.src, tuple.v6)
-            && self.to.holds(tuple.dst, tuple.v6)
+            && self.from.holds(tuple.src)
+            && self.to.holds(tuple.dst)
             && self.from_ports.holds(ports, tuple.src_port)
             && self.to_ports.holds(ports, tuple.dst_port)
     }
@@ -185,10 +187,11 @@ impl Network {
         })
     }
 
-    fn holds(&self, address: u128, of_v6: bool) -> bool {
+    #[inline(always)]
+    fn holds<A: Address>(&self, address: A) -> bool {
         match *self {
             Self::Any => true,
-            Self::Prefix { first, mask, v6 } => address & mask == first && of_v6 == v6,
+            Self::Prefix { first, mask, v6 } => v6 == A::V6 && address.into() & mask == first,
         }
     }
 }
