@@ -13,8 +13,26 @@ pub const FROM_PORT: u16 = 40_000;
 /// The port that it goes to.
 pub const TO_PORT: u16 = 5_201;
 
+/// Where all flows come from, as a rule has it.
+pub const FROM_NETWORK: &str = "10.9.0.0/16";
+
 /// Ethernet, IPv4 and UDP headers.
 const HEADERS: usize = 14 + 20 + 8;
+/// Where frames that carry the time at which they left have it.
+pub const STAMP: usize = HEADERS;
+/// Flows of one address.
+const PORTS: u32 = 4096;
+
+/// Where the flow number `n` comes from: a port of 4,096, then the next address, 10.9.0.1, 10.9.1.1 and so on.
+pub fn flow(n: u32) -> (Ipv4Addr, u16) {
+    let address = FROM.to_bits() + ((n / PORTS) << 8);
+    (Ipv4Addr::from_bits(address), FROM_PORT + (n % PORTS) as u16)
+}
+
+/// Whether it is UDP over IPv4 without options and has all of the headers.
+pub(super) fn is_udp(frame: &[u8]) -> bool {
+    frame.len() >= HEADERS && frame[12..15] == [0x08, 0x00, 0x45] && frame[23] == 17
+}
 
 /// A frame of `size` bytes, from its Ethernet header on and without the check sequence that a wire adds.
 /// Shorter than the headers it cannot be.

@@ -1,4 +1,5 @@
-//! A traffic source on one core: copies of one frame into an interface, up to some 11 million a second.
+//! A traffic source on one core: copies of one frame into an interface, up to some 11 million a second; or
+//! frames that differ in length and flow, and that carry the time at which they left.
 //!
 //! The kernel makes the copies (BPF_PROG_TEST_RUN with live frames, net/bpf/test_run.c) and runs
 //! `perf/bpf/generator.c` over each, which sends it or holds it back. The interface must take redirected
@@ -7,6 +8,7 @@
 pub mod frame;
 mod program;
 mod test_run;
+mod vary;
 
 use std::{
     io,
@@ -33,6 +35,7 @@ use nix::{
 
 use program::Program;
 pub use program::Progress;
+pub use vary::{IMIX, MAX_FLOWS, Vary};
 
 /// What interrupts a run: its default is to be ignored, and hardly anybody uses it.
 const INTERRUPT: Signal = Signal::SIGURG;
@@ -51,6 +54,8 @@ pub struct Traffic {
     pub rate: Option<u64>,
     /// The core that makes them, and that the receiving end's kernel part runs on.
     pub core: usize,
+    /// In what they differ.
+    pub vary: Vary,
 }
 
 impl Traffic {
@@ -61,7 +66,21 @@ impl Traffic {
             count: None,
             rate: None,
             core,
+            vary: Vary::default(),
         }
+    }
+
+    /// The simple [`IMIX`], as much of it as a core can make, until stopped.
+    pub fn imix(core: usize) -> Self {
+        let longest = IMIX.iter().copied().max().unwrap_or_default();
+        let mut traffic = Self::of(frame::udp(longest.into()), core);
+        traffic.vary.sizes = IMIX.to_vec();
+        traffic
+    }
+
+    /// Bytes of the first `frames` frames.
+    pub fn bytes(&self, frames: u64) -> u64 {
+        self.vary.bytes(frames, self.frame.len())
     }
 }
 
@@ -100,6 +119,9 @@ pub enum GeneratorError {
         /// From bpf(2).
         error: io::Error,
     },
+    /// Frames cannot differ in that way.
+    #[error("cannot send {0}")]
+    Vary(String),
     /// No thread or no signal handler.
     #[error("cannot start a thread for the generator: {0}; check ulimit -u")]
     Thread(#[source] io::Error),
@@ -135,7 +157,8 @@ impl Generator {
                 interface: interface.into(),
             }
         })?;
-        let program = Arc::new(Program::load(link.ifindex, traffic.count, traffic.rate)?);
+        traffic.vary.check(&traffic.frame)?;
+        let program = Arc::new(Program::load(link.ifindex, &traffic)?);
         let stop = Arc::new(AtomicBool::new(false));
         // The handler only has to be there: the signal ends the system call.
         signal_hook::flag::register(INTERRUPT as i32, Arc::new(AtomicBool::new(false)))

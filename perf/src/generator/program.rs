@@ -11,7 +11,9 @@ use aya::{
     programs::{ProgramError, Xdp},
 };
 
-/// What the program writes down as it runs: `struct progress`.
+use super::{Traffic, vary::MAX_SIZES};
+
+/// What the program writes down as it runs, of `struct progress`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
     /// Frames handed to the interface.
@@ -25,7 +27,7 @@ pub struct Progress {
 /// The loaded program.
 pub(super) struct Program {
     ebpf: Ebpf,
-    progress: Array<MapData, [u64; 3]>,
+    progress: Array<MapData, [u64; 4]>,
     limit: Option<u64>,
 }
 
@@ -39,17 +41,30 @@ impl fmt::Debug for Program {
 }
 
 impl Program {
-    /// Loads it for one interface of the namespace that it will run in.
-    pub(super) fn load(
-        interface: u32,
-        limit: Option<u64>,
-        rate: Option<u64>,
-    ) -> Result<Self, EbpfError> {
-        let period = rate.map_or(0, period);
+    /// Loads it for one interface of the namespace that it will run in. The traffic has been checked.
+    pub(super) fn load(interface: u32, traffic: &Traffic) -> Result<Self, EbpfError> {
+        let period = traffic.rate.map_or(0, period);
+        let limit = traffic.count;
+        let vary = &traffic.vary;
+        let mut sizes = [0_u16; MAX_SIZES];
+        sizes[..vary.sizes.len()].copy_from_slice(&vary.sizes);
+        let original = if vary.is_plain() {
+            Original::default()
+        } else {
+            Original::of(&traffic.frame)
+        };
         let mut ebpf = EbpfLoader::new()
             .override_global("interface", &interface, true)
             .override_global("limit", &limit.unwrap_or(0), true)
             .override_global("period", &period, true)
+            .override_global("lengths", &(vary.sizes.len() as u32), true)
+            .override_global("sizes", &sizes, true)
+            .override_global("flows", &vary.flows, true)
+            .override_global("stamped", &u32::from(vary.stamped), true)
+            .override_global("full", &(traffic.frame.len() as u32), true)
+            .override_global("header_sum", &original.header_sum, true)
+            .override_global("source", &original.source, true)
+            .override_global("source_port", &original.source_port, true)
             .load(include_bytes_aligned!("../../bpf/generator.bpf.o"))?;
         let xdp: &mut Xdp = ebpf
             .program_mut("generate")
@@ -73,7 +88,7 @@ impl Program {
 
     /// How far it is.
     pub(super) fn progress(&self) -> Progress {
-        let [sent, began, last] = self.progress.get(&0, 0).unwrap_or_default();
+        let [sent, began, last, _next] = self.progress.get(&0, 0).unwrap_or_default();
         Progress { sent, began, last }
     }
 
@@ -85,6 +100,28 @@ impl Program {
                 Err(_) => unreachable!("loaded when it was made"),
             },
             _ => unreachable!("looked up when it was made"),
+        }
+    }
+}
+
+/// What the program must know of the frame that is varied.
+#[derive(Default)]
+struct Original {
+    /// The sum of those 16-bit words of its IPv4 header that are the same in all frames: without length,
+    /// checksum and source.
+    header_sum: u32,
+    source: u32,
+    source_port: u32,
+}
+
+impl Original {
+    /// Of UDP over IPv4 without options.
+    fn of(frame: &[u8]) -> Self {
+        let word = |at: usize| u32::from(u16::from_be_bytes([frame[at], frame[at + 1]]));
+        Self {
+            header_sum: [14, 18, 20, 22, 30, 32].into_iter().map(word).sum(),
+            source: word(26) << 16 | word(28),
+            source_port: word(34),
         }
     }
 }

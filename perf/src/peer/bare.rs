@@ -39,12 +39,7 @@ pub(crate) fn measure(
 ) -> Result<Measured, BenchError> {
     let generator = on_core_in_netns(cores.worker, &NetNs::own(), || -> Result<_, BenchError> {
         let mut queue = Queue::open(hugepages)?;
-        let traffic = Traffic {
-            frame: frame.to_vec(),
-            count: None,
-            rate: None,
-            core: cores.generator,
-        };
+        let traffic = Traffic::of(frame.to_vec(), cores.generator);
         let generator = Generator::start(&NetNs::own(), SOURCE, traffic)?;
         let measured = queue.forward(count, &generator, interrupt)?;
         generator.stop()?;

@@ -8,7 +8,7 @@ use std::{
 use clap::Args;
 use control::link::NetNs;
 use perf::{
-    generator::{Generator, Traffic, frame},
+    generator::{Generator, MAX_FLOWS, Traffic, frame},
     lab::{self, Interrupt},
 };
 
@@ -27,6 +27,12 @@ pub(crate) struct Generate {
     /// Bytes of a frame, without the check sequence
     #[arg(long, value_name = "BYTES", default_value = "64", value_parser = size)]
     size: usize,
+    /// Lengths in turn instead: 7 of 60 bytes, 4 of 590 and 1 of 1,514, on a wire 64, 594 and 1,518
+    #[arg(long, conflicts_with = "size")]
+    imix: bool,
+    /// Flows in turn, from 10.9.0.0/16 and 4,096 ports of each address [default: 1, from 10.9.0.1:40000]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(MAX_FLOWS)))]
+    flows: Option<u32>,
     /// How many frames
     #[arg(long, value_name = "N", group = "amount", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -59,12 +65,15 @@ impl Generate {
         let refused = |error: &dyn std::fmt::Display| Failure(3, error.to_string());
         let ns = NetNs::open_or_own(self.netns.as_deref()).map_err(|e| refused(&e))?;
         let interrupt = Interrupt::watch()?;
-        let traffic = Traffic {
-            frame: frame::udp(self.size),
-            count: self.count,
-            rate: self.rate,
-            core: self.core,
+        let mut traffic = if self.imix {
+            Traffic::imix(self.core)
+        } else {
+            Traffic::of(frame::udp(self.size), self.core)
         };
+        traffic.count = self.count;
+        traffic.rate = self.rate;
+        traffic.vary.flows = self.flows.unwrap_or(0);
+        let described = traffic.clone();
         let generator = Generator::start(&ns, &self.interface, traffic).map_err(|e| refused(&e))?;
         let deadline = self.seconds.map(|time| Instant::now() + time);
         while !interrupt.is_set()
@@ -75,12 +84,18 @@ impl Generate {
             thread::sleep(Duration::from_millis(2));
         }
         let sent = generator.stop().map_err(|e| refused(&e))?;
-        let seconds = sent.elapsed.as_secs_f64();
+        let seconds = sent.elapsed.as_secs_f64().max(1e-9);
+        let bytes = described.bytes(sent.frames) as f64;
         println!(
-            "{} frames of {} bytes in {seconds:.3} s: {:.3} Mframes/s",
+            "{} frames of {} bytes in {seconds:.3} s: {:.3} Mframes/s, {:.3} Gbit/s",
             sent.frames,
-            self.size,
-            sent.frames as f64 / seconds.max(1e-9) / 1e6
+            if self.imix {
+                "60, 590 and 1514".into()
+            } else {
+                self.size.to_string()
+            },
+            sent.frames as f64 / seconds / 1e6,
+            bytes * 8.0 / seconds / 1e9
         );
         Ok(())
     }
