@@ -2,6 +2,7 @@
 
 use std::{fmt, fs};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::lab::Cores;
@@ -15,6 +16,12 @@ pub struct Machine {
     pub kernel: String,
     /// The commit that was built, and whether files had been changed since.
     pub commit: String,
+    /// When, in UTC.
+    #[serde(default)]
+    pub date: String,
+    /// Whether it was built without optimisation, so that only ratios within a report say anything.
+    #[serde(default)]
+    pub unoptimised: bool,
     /// Core of the generator.
     pub generator_core: usize,
     /// Core of what was measured.
@@ -30,6 +37,8 @@ impl Machine {
             cpu: cpu(),
             kernel: read("/proc/sys/kernel/osrelease"),
             commit: env!("DPBENCH_COMMIT").into(),
+            date: Timestamp::now().strftime("%Y-%m-%d %H:%M UTC").to_string(),
+            unoptimised: cfg!(debug_assertions),
             generator_core: cores.generator,
             worker_core: cores.worker,
             load: [load(), String::new()],
@@ -45,10 +54,11 @@ impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{}, Linux {}, commit {}\ngenerator on core {}, worker on core {}; load average {} before, {} after",
+            "{}, Linux {}, commit {}, {}\ngenerator on core {}, worker on core {}; load average {} before, {} after",
             self.cpu,
             self.kernel,
             self.commit,
+            self.date,
             self.generator_core,
             self.worker_core,
             self.load[0],

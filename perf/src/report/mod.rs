@@ -1,7 +1,10 @@
 //! What was measured: figures by case and subject, ratios within a round, and where it was measured. The
 //! same shape for every benchmark, so that tables, plots and comparisons are made in one place.
 
+mod comparison;
+mod files;
 mod machine;
+mod plot;
 mod quantity;
 mod table;
 
@@ -10,7 +13,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    comparison::{Change, Comparison},
+    files::{FileError, draw, read, write},
     machine::Machine,
+    plot::{Form, Plot, PlotError},
     quantity::{Better, CPU, LOSS, Quantity, RATE, THROUGHPUT},
     table::Table,
 };
@@ -69,6 +75,9 @@ pub struct Report {
     pub ratios: Vec<Ratio>,
     /// What a reader must know of this run: a peer that was missing, memory that was not to be had.
     pub notes: Vec<String>,
+    /// What is to be drawn of it. Without any, bars of the quantity that ratios are of.
+    #[serde(default)]
+    pub plots: Vec<Plot>,
 }
 
 impl Report {
@@ -83,6 +92,7 @@ impl Report {
             figures: Vec::new(),
             ratios: Vec::new(),
             notes: Vec::new(),
+            plots: Vec::new(),
         }
     }
 
@@ -154,6 +164,32 @@ impl Report {
             .iter()
             .find(|r| r.case == case && r.subject == subject && r.beside == beside)
             .map(|r| Spread::of(r.rounds.iter().copied()))
+    }
+
+    /// Wants a plot.
+    pub fn plot(&mut self, plot: Plot) {
+        self.plots.push(plot);
+    }
+
+    /// The plots that are wanted, each with the name of its file.
+    pub fn plots(&self) -> Vec<(String, Plot)> {
+        let default = || {
+            let quantity = self.ratios.first().map(|ratio| &ratio.quantity);
+            let quantity = quantity.or_else(|| self.figures.first().map(|f| &f.quantity))?;
+            Some(vec![Plot::bars(&self.title, quantity)])
+        };
+        let plots = match self.plots.is_empty() {
+            true => default().unwrap_or_default(),
+            false => self.plots.clone(),
+        };
+        let named = plots.into_iter().enumerate().map(|(number, plot)| {
+            let suffix = match number {
+                0 => String::new(),
+                _ => format!("-{}", number + 1),
+            };
+            (format!("{}{suffix}.svg", self.benchmark), plot)
+        });
+        named.collect()
     }
 
     /// Notes the load at the end: call it last.
@@ -262,11 +298,13 @@ impl fmt::Display for Report {
 mod tests {
     use super::*;
 
-    fn report() -> Report {
+    pub(super) fn report() -> Report {
         let machine = Machine {
             cpu: "cpu".into(),
             kernel: "6.18".into(),
             commit: "abc".into(),
+            date: "2026-11-20 12:00 UTC".into(),
+            unoptimised: false,
             generator_core: 0,
             worker_core: 1,
             load: [String::new(), String::new()],
@@ -280,6 +318,7 @@ mod tests {
             figures: Vec::new(),
             ratios: Vec::new(),
             notes: Vec::new(),
+            plots: Vec::new(),
         };
         for (floor, product) in [(400.0, 500.0), (400.0, 800.0), (300.0, 600.0)] {
             report.record("64 bytes", "floor", &CPU, floor);

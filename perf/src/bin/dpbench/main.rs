@@ -5,7 +5,7 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{Failure, bench::Bench, generate::Generate};
+use cli::{Failure, bench::Bench, compare::Compare, generate::Generate};
 use perf::forward::Forward;
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
@@ -17,12 +17,13 @@ use perf::forward::Forward;
 Examples:
   sudo dpbench forward                                     the full table, about a minute
   sudo dpbench forward --sizes 64 --json forward.json      one size, figures for machines as well
+  dpbench compare before.json forward.json                 which ratios became worse
   sudo dpbench generate --interface gen0 --count 1000000   a million frames, as fast as the kernel can
 
 Build it and what it measures with optimisation: cargo build --release --bins. It works in network namespaces
 of its own, which end with it.
 
-Exit codes: 0 done, 1 something failed, 2 wrong usage, 3 the machine refuses, 130 interrupted."
+Exit codes: 0 done, 1 something failed or became worse, 2 wrong usage, 3 the machine refuses, 130 interrupted."
 )]
 struct Command {
     #[command(subcommand)]
@@ -33,6 +34,8 @@ struct Command {
 enum Action {
     /// AF_XDP -> policy -> TAP, in worker ns per frame, beside a bare loop and the TAP's own cost
     Forward(Bench<Forward>),
+    /// Which ratios became worse from one run to another; exit code 1 when any did
+    Compare(Compare),
     /// Pour frames into an interface, from one core
     Generate(Generate),
 }
@@ -40,6 +43,7 @@ enum Action {
 fn main() -> ExitCode {
     let done = match Command::parse().action {
         Action::Forward(bench) => bench.run(),
+        Action::Compare(compare) => compare.run(),
         Action::Generate(generate) => generate.run(),
     };
     match done {

@@ -1,7 +1,6 @@
 //! What all benchmarks share: cores, rounds, memory, where the report goes.
 
 use std::{
-    fs,
     io::{IsTerminal, Write, stderr},
     path::PathBuf,
 };
@@ -9,6 +8,7 @@ use std::{
 use clap::Args;
 use perf::{
     lab::{self, Cores, Interrupt},
+    report,
     session::{Benchmark, HugePages, Session},
 };
 
@@ -33,6 +33,9 @@ pub(crate) struct Common {
     /// Write the figures to this file as well, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Draw plots into this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
 }
 
 /// One benchmark with all its options.
@@ -50,12 +53,10 @@ impl<O: Benchmark> Bench<O> {
             .common
             .with_session(|session| self.options.run(session))??;
         if let Some(path) = &self.common.json {
-            serde_json::to_string_pretty(&report)
-                .map_err(|e| Failure(1, e.to_string()))
-                .and_then(|json| {
-                    fs::write(path, json + "\n")
-                        .map_err(|e| Failure(1, format!("{}: {e}", path.display())))
-                })?;
+            report::write(path, &report)?;
+        }
+        if let Some(folder) = &self.common.svg {
+            report::draw(folder, &report)?;
         }
         // A reader that went away is no failure.
         let _ = writeln!(std::io::stdout(), "{report}");

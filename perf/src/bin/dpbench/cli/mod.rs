@@ -1,9 +1,14 @@
 //! The command line: what all benchmarks share, and how a failure ends the process.
 
 pub(crate) mod bench;
+pub(crate) mod compare;
 pub(crate) mod generate;
 
-use perf::{error::BenchError, lab::LabError};
+use perf::{
+    error::BenchError,
+    lab::LabError,
+    report::{FileError, PlotError},
+};
 
 /// What went wrong, and the exit code that says so.
 pub(crate) struct Failure(pub(crate) u8, pub(crate) String);
@@ -25,5 +30,17 @@ impl From<BenchError> for Failure {
             BenchError::Lab(error) => error.into(),
             other => Self(1, other.to_string()),
         }
+    }
+}
+
+impl From<FileError> for Failure {
+    fn from(error: FileError) -> Self {
+        Self(1, error.to_string())
+    }
+}
+
+impl From<PlotError> for Failure {
+    fn from(error: PlotError) -> Self {
+        Self(1, error.to_string())
     }
 }
