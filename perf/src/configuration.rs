@@ -4,6 +4,17 @@ use crate::generator::frame;
 
 /// The policy `bench` of ten rules, of which the last admits the generator's frames.
 pub fn ten_rules() -> String {
+    let generators = format!(
+        r#"proto = "udp", from = "{}", to = "{}", ports = "{}""#,
+        frame::FROM,
+        frame::TO,
+        frame::TO_PORT,
+    );
+    ten_rules_and(&generators)
+}
+
+/// The policy `bench` of nine rules, followed by these.
+pub fn ten_rules_and(last: &str) -> String {
     format!(
         r#"[policies.bench]
 mode = "filtered"
@@ -17,11 +28,8 @@ allow = [
   {{ proto = "udp", from = "10.1.0.0/16", to = "203.0.113.50", ports = "51820" }},
   {{ proto = "udp", to = "192.0.2.0/24", ports = "4000-5000" }},
   {{ proto = "icmp", icmp = "echo", to = "10.0.0.0/8", replies = true }},
-  {{ proto = "udp", from = "{from}", to = "{to}", ports = "{port}" }},
+  {{ {last} }},
 ]
-"#,
-        from = frame::FROM,
-        to = frame::TO,
-        port = frame::TO_PORT,
+"#
     )
 }

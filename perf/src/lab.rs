@@ -1,15 +1,21 @@
-//! Where a benchmark runs: a network namespace without a name, that ends with the process however it
-//! ends; a veth pair in it; two cores, one for the generator and one for what is measured.
+//! Where a benchmark runs: network namespaces without names, that end with the process however it ends;
+//! veth pairs in them; two cores, one for the generator and one for what is measured.
 
 use std::{
     fs, io,
-    process::Command,
+    os::fd::AsRawFd,
+    process::{self, Command},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
+    thread,
 };
 
+use control::link::{
+    NetNs,
+    netns::{NetNsError, in_netns},
+};
 use nix::{
     sched::{CloneFlags, unshare},
     unistd::geteuid,
@@ -20,6 +26,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 pub const SOURCE: &str = "gen0";
 /// Where that arrives: the interface that is taken by AF_XDP.
 pub const UPLINK: &str = "up0";
+/// Where frames leave that go on from [`UPLINK`], in a [`Line`].
+pub const OUT: &str = "out0";
+/// Where that arrives.
+pub const SINK: &str = "sink0";
 
 /// Why a benchmark cannot run here.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +64,9 @@ pub enum LabError {
         /// What it said.
         error: String,
     },
+    /// A namespace cannot be entered.
+    #[error(transparent)]
+    Enter(#[from] NetNsError),
     /// Signals cannot be caught.
     #[error("cannot watch for Ctrl-C: {0}")]
     Signals(#[source] io::Error),
@@ -167,12 +180,7 @@ pub fn require_root() -> Result<(), LabError> {
 ///
 /// Without privilege, or where the kernel has no veth.
 pub fn enter() -> Result<(), LabError> {
-    require_root()?;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| LabError::NetNs(errno.into()))?;
-    // Router solicitations would be counted among the frames. A kernel without IPv6 has no such file.
-    for which in ["all", "default"] {
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
-    }
+    new_namespace()?;
     ip(&[
         "link", "add", SOURCE, "type", "veth", "peer", "name", UPLINK,
     ])?;
@@ -182,7 +190,93 @@ pub fn enter() -> Result<(), LabError> {
     Ok(())
 }
 
-fn ip(arguments: &[&str]) -> Result<(), LabError> {
+/// Two hosts and what is between them: `client: SOURCE - UPLINK | OUT - SINK: server`.
+#[derive(Debug)]
+pub struct Line {
+    /// Has [`SOURCE`].
+    pub client: NetNs,
+    /// Has [`SINK`].
+    pub server: NetNs,
+}
+
+impl Line {
+    /// Takes the calling thread, and all that it starts, into a new network namespace between two others,
+    /// which have the addresses given (`10.0.0.1/24`). All four interfaces are up. Nothing has to be cleaned
+    /// up.
+    ///
+    /// # Errors
+    ///
+    /// Without privilege, or where the kernel has no veth.
+    pub fn enter(client: &str, server: &str) -> Result<Self, LabError> {
+        new_namespace()?;
+        let host = |end: &str, near: &str, address: &str| -> Result<NetNs, LabError> {
+            let ns = aside()?;
+            let fd = ns.fd().map(|fd| fd.as_raw_fd()).unwrap_or_default();
+            // iproute2 takes any path.
+            let path = format!("/proc/{}/fd/{fd}", process::id());
+            ip(&[
+                "link", "add", near, "type", "veth", "peer", "name", end, "netns", &path,
+            ])?;
+            ip(&["link", "set", near, "up"])?;
+            in_netns(&ns, || {
+                ip(&["address", "add", address, "dev", end])?;
+                ip(&["link", "set", end, "up"])
+            })??;
+            Ok(ns)
+        };
+        Ok(Self {
+            client: host(SOURCE, UPLINK, client)?,
+            server: host(SINK, OUT, server)?,
+        })
+    }
+}
+
+/// Makes a network namespace beside that of the calling thread, which stays where it is.
+fn aside() -> Result<NetNs, LabError> {
+    thread::scope(|scope| {
+        let made = scope.spawn(|| {
+            new_namespace()?;
+            Ok(NetNs::open("/proc/thread-self/ns/net")?)
+        });
+        made.join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Takes the calling thread into a new namespace that keeps quiet.
+fn new_namespace() -> Result<(), LabError> {
+    require_root()?;
+    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| LabError::NetNs(errno.into()))?;
+    // Router solicitations would be counted among the frames. A kernel without IPv6 has no such file.
+    for which in ["all", "default"] {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
+    }
+    Ok(())
+}
+
+/// Frames that have arrived at an interface of a namespace.
+///
+/// # Errors
+///
+/// When there is no such interface.
+pub fn arrived(ns: &NetNs, interface: &str) -> Result<u64, LabError> {
+    // By thread: /proc/net would be that of the process's first.
+    let table =
+        in_netns(ns, || fs::read_to_string("/proc/thread-self/net/dev"))?.unwrap_or_default();
+    let counters = table.lines().find_map(|line| {
+        let (name, counters) = line.split_once(':')?;
+        (name.trim() == interface).then_some(counters)
+    });
+    counters
+        .and_then(|counters| counters.split_whitespace().nth(1)?.parse().ok())
+        .ok_or_else(|| LabError::Ip {
+            command: format!("link show {interface}"),
+            error: "no such interface".into(),
+        })
+}
+
+/// ip(8) in the namespace of the calling thread.
+pub(crate) fn ip(arguments: &[&str]) -> Result<(), LabError> {
     let failed = |error: String| LabError::Ip {
         command: arguments.join(" "),
         error,

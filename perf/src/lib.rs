@@ -8,6 +8,7 @@ pub mod configuration;
 pub mod error;
 pub mod forward;
 pub mod generator;
+pub mod inline;
 pub mod lab;
 pub mod load;
 pub mod measure;

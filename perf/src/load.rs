@@ -26,8 +26,35 @@ pub struct Poured {
     pub stats: Stats,
 }
 
-/// Pours traffic into [`SOURCE`] for `time` (or until its count is sent) and lets the product come to rest.
-/// `count` reads from the counters what is to be measured, such as the frames that a port has written.
+/// Pours traffic into [`SOURCE`] of `ns` for `time` (or until its count is sent).
+///
+/// # Errors
+///
+/// What the generator answers.
+pub fn send(
+    ns: &NetNs,
+    traffic: Traffic,
+    time: Duration,
+    interrupt: &Interrupt,
+) -> Result<Sent, BenchError> {
+    let limit = traffic.count;
+    let generator = Generator::start(ns, SOURCE, traffic)?;
+    while generator.progress().began == 0 && !generator.is_finished() {
+        interrupt.check()?;
+        thread::sleep(Duration::from_millis(1));
+    }
+    let end = Instant::now() + time;
+    while Instant::now() < end
+        && !generator.is_finished()
+        && limit.is_none_or(|limit| generator.progress().sent < limit)
+    {
+        interrupt.check()?;
+        thread::sleep((end - Instant::now()).min(Duration::from_millis(20)));
+    }
+    Ok(generator.stop()?)
+}
+
+/// Pours traffic into [`SOURCE`], as [`send`] does, and lets the product come to rest. `count` reads from the counters what is to be measured, such as the frames that a port has written.
 ///
 /// # Errors
 ///
@@ -41,21 +68,7 @@ pub fn pour(
     count: impl Fn(&Stats) -> u64,
 ) -> Result<Poured, BenchError> {
     let (cpu, before) = product.at_rest(core, interrupt)?;
-    let limit = traffic.count;
-    let generator = Generator::start(&NetNs::own(), SOURCE, traffic)?;
-    while generator.progress().began == 0 && !generator.is_finished() {
-        interrupt.check()?;
-        thread::sleep(Duration::from_millis(1));
-    }
-    let end = Instant::now() + time;
-    while Instant::now() < end
-        && !generator.is_finished()
-        && limit.is_none_or(|limit| generator.progress().sent < limit)
-    {
-        interrupt.check()?;
-        thread::sleep((end - Instant::now()).min(Duration::from_millis(20)));
-    }
-    let sent = generator.stop()?;
+    let sent = send(&NetNs::own(), traffic, time, interrupt)?;
     let (cpu_after, stats) = product.at_rest(core, interrupt)?;
     Ok(Poured {
         measured: Measured {

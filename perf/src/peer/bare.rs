@@ -25,9 +25,9 @@ use crate::{
 };
 
 /// As many slots as the product takes by default, of the same size, and rings as it has them.
-const SLOTS: u32 = 8192;
+pub(super) const SLOTS: u32 = 8192;
 const SLOT_SIZE: u32 = 2048;
-const RING: u32 = 4096;
+pub(super) const RING: u32 = 4096;
 
 /// Forwards `count` frames of those that a generator pours in.
 pub(crate) fn measure(
@@ -190,7 +190,7 @@ impl Queue {
     }
 }
 
-fn umem(
+pub(super) fn umem(
     hugepages: HugePages,
 ) -> Result<(Umem, Vec<FrameDesc>), Box<dyn std::error::Error + Send + Sync>> {
     let config = UmemConfig::builder()
@@ -210,7 +210,7 @@ fn umem(
 }
 
 #[inline]
-fn prefetch(line: *const u8) {
+pub(super) fn prefetch(line: *const u8) {
     #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint without an effect on memory; SSE is part of x86-64.
     unsafe {

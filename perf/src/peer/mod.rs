@@ -2,6 +2,8 @@
 //! does, and other people's tools.
 
 pub(crate) mod bare;
+pub(crate) mod bare_inline;
+pub(crate) mod bridge;
 pub(crate) mod tap;
 pub(crate) mod tap_floor;
 pub(crate) mod writer;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{Failure, bench::Bench, compare::Compare, generate::Generate};
-use perf::forward::Forward;
+use perf::{forward::Forward, inline::Inline};
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Action {
     Forward(Bench<Forward>),
     /// Which ratios became worse from one run to another; exit code 1 when any did
     Compare(Compare),
+    /// AF_XDP -> policy -> AF_XDP between two veths, beside a bare loop and the kernel's bridge with nftables
+    Inline(Bench<Inline>),
     /// Pour frames into an interface, from one core
     Generate(Generate),
 }
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
     let done = match Command::parse().action {
         Action::Forward(bench) => bench.run(),
         Action::Compare(compare) => compare.run(),
+        Action::Inline(bench) => bench.run(),
         Action::Generate(generate) => generate.run(),
     };
     match done {
