@@ -12,6 +12,7 @@ pub mod inline;
 pub mod lab;
 pub mod load;
 pub mod measure;
+pub mod memory;
 mod peer;
 pub mod product;
 pub mod report;

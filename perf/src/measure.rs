@@ -44,10 +44,10 @@ impl Stopwatch {
         }
     }
 
-    /// Counts no processor time from here on.
+    /// Counts no processor time from here on, if it did.
     #[cold]
     pub(crate) fn pause(&mut self) {
-        self.paused = Some(thread_time());
+        self.paused.get_or_insert_with(thread_time);
     }
 
     /// Counts again.

@@ -5,7 +5,7 @@ use std::{ffi::CString, num::NonZeroU32, os::fd::AsFd};
 
 use control::{
     kernel::xdp::{Delivery, Unclaimed, XdpChoice, XdpMode, XdpOptions, XdpProgram},
-    link::{NetNs, netns::on_core_in_netns},
+    link::{NetNs, netns::on_core_in_netns, tap::Tap},
 };
 use xsk_rs::{
     FillQueue, FrameDesc, RxQueue, Socket, Umem,
@@ -13,8 +13,9 @@ use xsk_rs::{
 };
 
 use super::{
+    listener::{Audience, Heard},
     tap::passive_tap,
-    writer::{BATCH, Writer},
+    writer::{BATCH, Way, Writer},
 };
 use crate::{
     error::BenchError,
@@ -29,39 +30,62 @@ pub(super) const SLOTS: u32 = 8192;
 const SLOT_SIZE: u32 = 2048;
 pub(super) const RING: u32 = 4096;
 
-/// Forwards `count` frames of those that a generator pours in.
-pub(crate) fn measure(
-    cores: Cores,
-    frame: &[u8],
-    count: u64,
-    hugepages: HugePages,
-    interrupt: &Interrupt,
-) -> Result<Measured, BenchError> {
-    let generator = on_core_in_netns(cores.worker, &NetNs::own(), || -> Result<_, BenchError> {
-        let mut queue = Queue::open(hugepages)?;
-        let traffic = Traffic::of(frame.to_vec(), cores.generator);
-        let generator = Generator::start(&NetNs::own(), SOURCE, traffic)?;
-        let measured = queue.forward(count, &generator, interrupt)?;
-        generator.stop()?;
-        Ok(measured)
-    })??;
-    Ok(generator)
+/// What the loop does of what makes it fast.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Options {
+    /// What memory frames are received into.
+    pub(crate) hugepages: HugePages,
+    /// Ask for the next batch from memory while the kernel takes the one before.
+    pub(crate) prefetch: bool,
+    /// How it writes.
+    pub(crate) way: Way,
 }
 
-/// One queue and the TAP that it is written to.
-struct Queue {
-    writer: Writer,
+impl Options {
+    /// All of it.
+    pub(crate) fn best(hugepages: HugePages) -> Self {
+        Self {
+            hugepages,
+            prefetch: true,
+            way: Way::BEST,
+        }
+    }
+}
+
+/// Forwards `count` frames of the traffic.
+pub(crate) fn measure(
+    cores: Cores,
+    traffic: &Traffic,
+    count: u64,
+    options: Options,
+    audience: Audience,
+    interrupt: &Interrupt,
+) -> Result<(Measured, Heard), BenchError> {
+    on_core_in_netns(cores.worker, &NetNs::own(), || {
+        let tap = passive_tap("bare0")?;
+        let listeners = audience.listen(&tap.name, tap.ifindex)?;
+        let mut queue = Queue::open(&tap, options)?;
+        let generator = Generator::start(&NetNs::own(), SOURCE, traffic.clone())?;
+        let measured = queue.forward(count, &generator, interrupt)?;
+        generator.stop()?;
+        Ok((measured, listeners.finish()?))
+    })?
+}
+
+/// One queue and what writes its frames.
+struct Queue<'tap> {
+    writer: Writer<'tap>,
+    prefetch: bool,
     rx: RxQueue,
     fill: FillQueue,
     base: *const u8,
     // The ring's memory and descriptors, and what leads frames to the socket.
     _umem: Umem,
-    _tap: control::link::tap::Tap,
     _program: XdpProgram,
 }
 
-impl Queue {
-    fn open(hugepages: HugePages) -> Result<Self, BenchError> {
+impl<'tap> Queue<'tap> {
+    fn open(tap: &'tap Tap, options: Options) -> Result<Self, BenchError> {
         let bare = |error: &dyn std::error::Error| {
             let mut text = error.to_string();
             if let Some(cause) = error.source() {
@@ -69,16 +93,16 @@ impl Queue {
             }
             BenchError::peer("bare loop", text)
         };
-        let options = XdpOptions {
+        let claimed = XdpOptions {
             mode: XdpChoice::Only(XdpMode::Native),
             queues: 1,
             unclaimed: Unclaimed::Drop,
         };
         let mut program =
-            XdpProgram::attach(&NetNs::own(), UPLINK, &options).map_err(|e| bare(&e))?;
+            XdpProgram::attach(&NetNs::own(), UPLINK, &claimed).map_err(|e| bare(&e))?;
         program.claim(0).map_err(|e| bare(&e))?;
 
-        let (umem, mut fresh) = umem(hugepages).map_err(|e| bare(&*e))?;
+        let (umem, mut fresh) = umem(options.hugepages).map_err(|e| bare(&*e))?;
         let socket = SocketConfig::builder()
             .rx_queue_size(QueueSize::new(RING).map_err(|e| bare(&e))?)
             .tx_queue_size(QueueSize::new(RING).map_err(|e| bare(&e))?)
@@ -101,27 +125,29 @@ impl Queue {
             .set(0, rx.fd(), Delivery::Copy)
             .map_err(|e| bare(&e))?;
 
-        let tap = passive_tap("bare0")?;
         let bytes = (SLOTS * SLOT_SIZE) as usize;
         // SAFETY: the UMEM is dropped after the writer, by the order of the fields.
-        let writer = unsafe { Writer::new(tap.fds[0].as_fd(), base, bytes) }
+        let writer = unsafe { Writer::new(tap.fds[0].as_fd(), base, bytes, options.way) }
             .map_err(BenchError::bare("bare loop"))?;
         Ok(Self {
             writer,
+            prefetch: options.prefetch,
             rx,
             fill,
             base,
             _umem: umem,
-            _tap: tap,
             _program: program,
         })
     }
 
-    /// Takes what has arrived, and asks for its bytes.
+    /// Takes what has arrived, and asks for its bytes from memory.
     #[inline]
     fn receive(&mut self, batch: &mut [FrameDesc; BATCH]) -> usize {
         // SAFETY: the descriptors are of this socket's UMEM.
         let n = unsafe { self.rx.consume(batch) };
+        if !self.prefetch {
+            return n;
+        }
         for frame in &batch[..n] {
             for line in (0..frame.lengths().data()).step_by(64) {
                 prefetch(self.base.wrapping_add(frame.addr() + line));
@@ -173,11 +199,12 @@ impl Queue {
                 let bytes = self.base.wrapping_add(frame.addr());
                 // SAFETY: the kernel's descriptors are within the UMEM, and their frames are ours until
                 // they go back to the fill ring.
-                unsafe { self.writer.push(bytes, frame.lengths().data() as u32) };
+                unsafe { self.writer.push(bytes, frame.lengths().data() as u32) }
+                    .map_err(BenchError::bare("bare loop"))?;
             }
             written += self
                 .writer
-                .write(n)
+                .finish()
                 .map_err(BenchError::bare("bare loop"))? as u64;
             // SAFETY: they came from the receive ring and are written.
             unsafe { self.fill.produce(&batch[..n]) };

@@ -4,6 +4,9 @@
 pub(crate) mod bare;
 pub(crate) mod bare_inline;
 pub(crate) mod bridge;
+pub(crate) mod kernel_clone;
+pub(crate) mod listener;
+pub(crate) mod raw_socket;
 pub(crate) mod tap;
 pub(crate) mod tap_floor;
 pub(crate) mod writer;

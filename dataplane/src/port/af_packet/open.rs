@@ -71,11 +71,11 @@ pub struct OpenError {
 
 /// What the kernel has counted for a socket since it was made (PACKET_STATISTICS).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Statistics {
+pub struct Statistics {
     /// Frames that the filter let through, those dropped included.
-    pub(super) frames: u64,
+    pub frames: u64,
     /// Those that found no room in the ring.
-    pub(super) dropped: u64,
+    pub dropped: u64,
 }
 
 /// An open socket.
@@ -171,7 +171,7 @@ impl PacketSocket {
     }
 
     /// What the kernel counted until now.
-    pub(super) fn statistics(&self) -> Statistics {
+    pub fn statistics(&self) -> Statistics {
         let mut new = libc::tpacket_stats_v3 {
             tp_packets: 0,
             tp_drops: 0,

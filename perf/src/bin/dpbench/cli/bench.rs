@@ -8,11 +8,15 @@ use std::{
 use clap::Args;
 use perf::{
     lab::{self, Cores, Interrupt},
+    memory::Reservation,
     report,
     session::{Benchmark, HugePages, Session},
 };
 
 use super::Failure;
+
+/// What is reserved: room for two ports with their regions, at 2 MiB a page.
+const HUGE_PAGES: u64 = 64;
 
 /// Options that every benchmark has.
 #[derive(Debug, Args)]
@@ -24,6 +28,9 @@ pub(crate) struct Common {
     /// Frame memory of bare loops and the dataplane
     #[arg(long, value_enum, default_value_t)]
     hugepages: HugePages,
+    /// Have the kernel reserve huge pages for the run (64 of them free); as many as before at its end
+    #[arg(long)]
+    reserve_hugepages: bool,
     /// Core of the generator [default: the first]
     #[arg(long, value_name = "CORE")]
     generator_core: Option<usize>,
@@ -76,6 +83,11 @@ impl Common {
                 "dpbench: built without optimisation; figures mean nothing (cargo build --release --bins)"
             );
         }
+        // Given back when this is dropped, after Ctrl-C as well: what is measured then ends with an error.
+        let _reservation = self
+            .reserve_hugepages
+            .then(|| Reservation::of(HUGE_PAGES))
+            .transpose()?;
         // One line that is written over and over, for people only.
         let live = stderr().is_terminal();
         let mut line = |text: &str| {

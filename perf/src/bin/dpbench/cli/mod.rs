@@ -7,6 +7,7 @@ pub(crate) mod generate;
 use perf::{
     error::BenchError,
     lab::LabError,
+    memory::MemoryError,
     report::{FileError, PlotError},
 };
 
@@ -21,6 +22,12 @@ impl From<LabError> for Failure {
             _ => 3,
         };
         Self(code, error.to_string())
+    }
+}
+
+impl From<MemoryError> for Failure {
+    fn from(error: MemoryError) -> Self {
+        Self(3, error.to_string())
     }
 }
 
