@@ -8,6 +8,6 @@ mod region;
 mod token;
 
 pub use marks::Finished;
-pub use pool::{MAX_REGIONS, Pool, PoolCount, SlotRef};
+pub use pool::{MAX_REGIONS, Pool, PoolCount, Receiver, SlotRef};
 pub use region::{Backing, HugePages, Region, RegionError};
 pub use token::{Frame, RegionId, Staged};

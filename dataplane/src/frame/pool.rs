@@ -95,6 +95,47 @@ impl Tracked {
     }
 }
 
+/// Takes frames out of slots of one region that the kernel has filled.
+#[derive(Debug)]
+pub struct Receiver<'a> {
+    id: RegionId,
+    tracked: &'a mut Tracked,
+}
+
+impl Receiver<'_> {
+    /// Takes a lent slot back with the frame that the kernel put there. `None`, and nothing changes,
+    /// when the slot is not lent or the frame is not inside it: the kernel does not do that, and a
+    /// ring that claims so must not make two owners of one slot.
+    #[inline]
+    pub fn receive(&mut self, number: u32, offset: usize, len: usize) -> Option<Frame> {
+        let size = self.tracked.region.slot_size();
+        let slot = self.tracked.slots.get_mut(number as usize)?;
+        if slot.state != State::Lent || offset > size || len > size - offset {
+            return None;
+        }
+        slot.state = State::Held;
+        self.tracked.kernel -= 1;
+        self.tracked.held += 1;
+        Some(Frame {
+            region: self.id,
+            slot: number,
+            offset: offset as u32,
+            len: len as u32,
+            time: 0,
+        })
+    }
+
+    /// Asks the processor for a frame that the kernel has filled and that will be received soon. What lies
+    /// outside the region is passed over: [`receive`](Self::receive) refuses it.
+    #[inline]
+    pub fn expect(&self, slot: u32, offset: usize, len: usize) {
+        let region = &self.tracked.region;
+        if slot < region.slots() && offset < region.slot_size() {
+            region.prefetch(slot, offset, len);
+        }
+    }
+}
+
 /// All the regions of one worker.
 #[derive(Debug)]
 pub struct Pool {
@@ -284,27 +325,43 @@ impl Pool {
         }
     }
 
-    /// Takes a lent slot back with the frame that the kernel put there. `None`, and nothing changes,
-    /// when the slot is not lent or the frame is not inside it: the kernel does not do that, and a
-    /// ring that claims so must not make two owners of one slot.
+    /// Lends `n` free slots to the kernel, to be received into, if there are so many and `give` takes them all.
+    /// Answers how many were lent: `n`, or none.
+    #[inline]
+    pub(crate) fn lend_many(
+        &mut self,
+        id: RegionId,
+        n: usize,
+        give: impl FnOnce(&[u32]) -> bool,
+    ) -> usize {
+        let tracked = self.tracked_mut(id);
+        let Some(at) = tracked.free.len().checked_sub(n) else {
+            return 0;
+        };
+        if tracked.retiring || !give(&tracked.free[at..]) {
+            return 0;
+        }
+        for &slot in &tracked.free[at..] {
+            tracked.slots[slot as usize].state = State::Lent;
+        }
+        tracked.free.truncate(at);
+        tracked.kernel += n as u32;
+        n
+    }
+
+    /// For the frames that a batch brings into one region.
+    #[inline]
+    pub fn receiver(&mut self, id: RegionId) -> Receiver<'_> {
+        Receiver {
+            id,
+            tracked: self.tracked_mut(id),
+        }
+    }
+
+    /// [`Receiver::receive`] of one frame.
     #[inline]
     pub fn receive(&mut self, from: SlotRef, offset: usize, len: usize) -> Option<Frame> {
-        let tracked = self.tracked_mut(from.region);
-        let size = tracked.region.slot_size();
-        let slot = tracked.slots.get_mut(from.slot as usize)?;
-        if slot.state != State::Lent || offset > size || len > size - offset {
-            return None;
-        }
-        slot.state = State::Held;
-        tracked.kernel -= 1;
-        tracked.held += 1;
-        Some(Frame {
-            region: from.region,
-            slot: from.slot,
-            offset: offset as u32,
-            len: len as u32,
-            time: 0,
-        })
+        self.receiver(from.region).receive(from.slot, offset, len)
     }
 
     /// Frees every slot of a region that is lent: its socket is closed and the kernel has let go.
@@ -374,26 +431,6 @@ impl Pool {
         frame.offset -= n as u32;
         frame.len += n as u32;
         true
-    }
-
-    /// Asks the processor for the frame's first cache line.
-    #[inline]
-    pub(crate) fn prefetch(&self, frame: &Frame) {
-        self.region(frame.region)
-            .prefetch(frame.slot, frame.offset as usize, 1);
-    }
-
-    /// Asks the processor for frames that the kernel has filled and that will be received soon: slot,
-    /// offset and length of each. What lies outside the region is passed over:
-    /// [`receive`](Self::receive) refuses it.
-    #[inline]
-    pub fn expect(&self, id: RegionId, frames: impl Iterator<Item = (u32, usize, usize)>) {
-        let region = self.region(id);
-        for (slot, offset, len) in frames {
-            if slot < region.slots() && offset < region.slot_size() {
-                region.prefetch(slot, offset, len);
-            }
-        }
     }
 
     /// Begins a batch that was received at `now`: what is staged from here on belongs to it.

@@ -125,30 +125,6 @@ impl Region {
         })
     }
 
-    /// Wraps memory that something else mapped, such as a UMEM.
-    ///
-    /// # Safety
-    ///
-    /// `base` must be valid for reads and writes of `slots * slot_size` bytes for as long as `owner`
-    /// is not dropped, and nothing else in this process may touch those bytes.
-    pub(crate) unsafe fn from_raw(
-        base: NonNull<u8>,
-        slots: u32,
-        slot_size: usize,
-        headroom: usize,
-        backing: Backing,
-        owner: Box<dyn Any + Send>,
-    ) -> Self {
-        Self {
-            base,
-            slot_size,
-            slots,
-            headroom,
-            backing,
-            _owner: owner,
-        }
-    }
-
     /// How many slots.
     pub fn slots(&self) -> u32 {
         self.slots

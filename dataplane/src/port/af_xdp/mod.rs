@@ -5,14 +5,15 @@
 //! of another region is copied once, and a quarter of the slots is kept from the fill ring for that.
 
 mod open;
+mod ring;
 mod rings;
+mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 pub use open::{BindMode, Granted, OpenError, OpenQueue, QueueOptions, open};
-pub use rings::{Kick, Received, Rings, Transmit, XskRings};
+pub use rings::{Kick, Received, Rings, Transmit};
+pub use socket::XdpRings;
 
 use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
@@ -23,7 +24,9 @@ use crate::{
         ring::{Completion, Op},
     },
 };
-use rings::CHUNK;
+
+/// Slots lent to the kernel, and taken back, at a time.
+const CHUNK: usize = 64;
 
 /// How soon completions are looked for when nothing else happens, in nanoseconds.
 const COMPLETION_CHECK: u64 = 1_000_000;
@@ -42,7 +45,7 @@ pub struct AfXdpOptions {
 
 /// One queue of an interface.
 #[derive(Debug)]
-pub struct AfXdpPort<R: Rings = XskRings> {
+pub struct AfXdpPort<R: Rings = XdpRings> {
     rings: R,
     options: AfXdpOptions,
     place: Place,
@@ -53,23 +56,15 @@ pub struct AfXdpPort<R: Rings = XskRings> {
     attached: bool,
     /// Slots kept from the fill ring, for copies that are transmitted.
     reserve: usize,
-    /// Slots in the fill ring or filled and not received.
-    lent: usize,
-    /// Shares of this region that wait for the next flush.
-    staged: VecDeque<Staged>,
-    /// By slot: the length of what is in the transmit ring, 0 for nothing.
+    /// By chunk of the UMEM: the length of the frame in it that is in the kernel's hands, 0 for none.
     transmitting: Vec<u32>,
     in_kernel: usize,
     polling: bool,
-    received: Vec<Received>,
-    /// Taken from the ring for the next call, and asked for from memory: their bytes come from the cache
-    /// of the core that received them while this one still writes the frames before.
-    ahead: Vec<Received>,
-    slots: Vec<u32>,
+    /// What one call puts on the transmit ring.
     transmits: Vec<Transmit>,
 }
 
-impl AfXdpPort<XskRings> {
+impl AfXdpPort<XdpRings> {
     /// A port over an open queue.
     pub fn new(queue: OpenQueue, options: AfXdpOptions) -> Self {
         Self::with_rings(queue.rings, queue.region, options)
@@ -94,49 +89,30 @@ impl<R: Rings> AfXdpPort<R> {
             unattached: Some(region),
             region: RegionId(0),
             attached: false,
-            lent: 0,
-            staged: VecDeque::new(),
             transmitting: vec![0; slots],
             in_kernel: 0,
             polling: false,
-            received: Vec::with_capacity(CHUNK),
-            ahead: Vec::with_capacity(CHUNK),
-            slots: Vec::with_capacity(CHUNK),
-            transmits: Vec::with_capacity(CHUNK),
+            transmits: Vec::new(),
         }
     }
 
     /// Lends free slots to the kernel, in whole chunks, down to the reserve.
+    #[inline]
     fn refill(&mut self, io: &mut Io, at_least: usize) {
         if !self.options.source {
             return;
         }
         loop {
-            let n = io
-                .pool
-                .free_slots(self.region)
-                .saturating_sub(self.reserve)
-                .min(CHUNK);
+            let free = io.pool.free_slots(self.region);
+            let n = free.saturating_sub(self.reserve).min(CHUNK);
             if n < at_least.max(1) {
                 break;
             }
-            self.slots.clear();
-            for _ in 0..n {
-                if let Some(frame) = io.pool.alloc(self.region) {
-                    self.slots.push(io.pool.lend(frame).slot);
-                }
-            }
-            if !self.rings.fill(&self.slots) {
-                // Cannot be: the fill ring is as large as the region.
-                for &slot in &self.slots {
-                    io.pool.reclaim(SlotRef {
-                        region: self.region,
-                        slot,
-                    });
-                }
+            let rings = &mut self.rings;
+            // The fill ring is as large as the region: it takes them.
+            if io.pool.lend_many(self.region, n, |slots| rings.fill(slots)) == 0 {
                 break;
             }
-            self.lent += self.slots.len();
         }
         self.rings.kick_fill();
     }
@@ -144,51 +120,26 @@ impl<R: Rings> AfXdpPort<R> {
     /// Takes back what the kernel has transmitted.
     fn harvest(&mut self, io: &mut Io) {
         while self.in_kernel > 0 {
-            self.slots.clear();
-            self.rings.completed(&mut self.slots);
-            if self.slots.is_empty() {
-                return;
-            }
-            let tx = &mut io.counters[self.place.index.0 as usize].tx;
-            for &slot in &self.slots {
-                let Some(len) = self.transmitting.get_mut(slot as usize) else {
-                    continue;
+            let Io { pool, counters, .. } = io;
+            let tx = &mut counters[self.place.index.0 as usize].tx;
+            let (region, transmitting) = (self.region, &mut self.transmitting);
+            let mut done = 0;
+            let n = self.rings.completed(CHUNK, |chunk| {
+                // What was not transmitted cannot be completed: the kernel does not say so, and is not believed.
+                let Some(len) = transmitting.get_mut(chunk as usize).filter(|len| **len > 0) else {
+                    return;
                 };
-                if *len == 0 {
-                    continue;
-                }
-                tx.written(*len as usize);
-                *len = 0;
-                self.in_kernel -= 1;
-                io.pool.complete(SlotRef {
-                    region: self.region,
-                    slot,
+                tx.written(std::mem::take(len) as usize);
+                done += 1;
+                pool.complete(SlotRef {
+                    region,
+                    slot: chunk,
                 });
-            }
-        }
-    }
-
-    /// Moves staged shares into the transmit ring.
-    fn produce(&mut self, io: &mut Io) {
-        while !self.staged.is_empty() {
-            let n = self.staged.len().min(CHUNK).min(self.rings.transmit_room());
-            if n == 0 {
+            });
+            self.in_kernel -= done;
+            if n < CHUNK {
                 return;
             }
-            self.transmits.clear();
-            self.transmits
-                .extend(self.staged.iter().take(n).map(|s| Transmit {
-                    slot: s.slot,
-                    len: s.len,
-                }));
-            if !self.rings.transmit(&self.transmits) {
-                return;
-            }
-            for staged in self.staged.drain(..n) {
-                self.transmitting[staged.slot as usize] = staged.len;
-                io.pool.submit(staged);
-            }
-            self.in_kernel += n;
         }
     }
 
@@ -209,13 +160,42 @@ impl<R: Rings> AfXdpPort<R> {
         }
     }
 
-    /// A share of this region that begins where the transmit ring expects it: the share itself, or a
-    /// copy. The second answer is why it could not be had.
+    /// A share that the UMEM has and that is not in the transmit ring already: the share itself, or a copy.
+    /// Otherwise why it could not be had.
+    #[inline]
     fn own(&mut self, io: &mut Io, staged: Staged) -> Result<Staged, (Staged, Reason)> {
-        let headroom = io.pool.region(self.region).headroom() as u32;
-        if staged.region == self.region && staged.offset == headroom {
+        if staged.region == self.region && self.transmitting[staged.slot as usize] == 0 {
             return Ok(staged);
         }
+        self.copy(io, staged)
+    }
+
+    /// Puts a share among what goes on the transmit ring.
+    #[inline]
+    fn submit(&mut self, io: &mut Io, own: Staged) {
+        self.transmitting[own.slot as usize] = own.len;
+        self.transmits.push(Transmit {
+            chunk: own.slot,
+            offset: own.offset,
+            len: own.len,
+        });
+        io.pool.submit(own);
+    }
+
+    /// Takes back what did not fit into the transmit ring after all.
+    #[cold]
+    fn withdraw(&mut self, io: &mut Io) {
+        for frame in self.transmits.drain(..) {
+            self.transmitting[frame.chunk as usize] = 0;
+            io.count(self.place.index).tx.drop(Reason::SinkFull);
+            io.pool.complete(SlotRef {
+                region: self.region,
+                slot: frame.chunk,
+            });
+        }
+    }
+
+    fn copy(&mut self, io: &mut Io, staged: Staged) -> Result<Staged, (Staged, Reason)> {
         let Some(mut copy) = io.pool.alloc(self.region) else {
             return Err((staged, Reason::SinkFull));
         };
@@ -247,43 +227,29 @@ impl<R: Rings> Port for AfXdpPort<R> {
         io.ring
             .register(id, io.pool.region(id))
             .map_err(|e| PortFailure::fatal(e.to_string()))?;
-        self.staged.reserve(io.sink_cap);
+        self.transmits.reserve(io.sink_cap);
         self.refill(io, 1);
         Ok(())
     }
 
     fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
-        self.received.clear();
-        let begun = budget.min(self.ahead.len());
-        self.received.extend(self.ahead.drain(..begun));
-        self.rings.receive(budget - begun, &mut self.received);
         let rx = &mut io.counters[self.place.index.0 as usize].rx;
-        for received in &self.received {
-            let from = SlotRef {
-                region: self.region,
-                slot: received.slot,
-            };
-            rx.receive(received.len as usize);
-            match io
-                .pool
-                .receive(from, received.offset as usize, received.len as usize)
-            {
-                Some(frame) => {
-                    io.pool.prefetch(&frame);
-                    batch.push(frame);
-                }
+        let mut pool = io.pool.receiver(self.region);
+        let n = self.rings.receive(budget, |frame| {
+            rx.receive(frame.len as usize);
+            pool.expect(frame.slot, frame.offset as usize, 1);
+            match pool.receive(frame.slot, frame.offset as usize, frame.len as usize) {
+                Some(frame) => batch.push(frame),
                 // The kernel named a slot that it was not lent: counted, never handed on.
                 None => rx.dropped.add(Reason::KernelFull, 1),
             }
-        }
-        self.lent -= self.received.len().min(self.lent);
-        if self.ahead.is_empty() && self.received.len() == budget {
-            self.rings.receive(budget, &mut self.ahead);
-            let frames = self.ahead.iter();
-            io.pool.expect(
-                self.region,
-                frames.map(|f| (f.slot, f.offset as usize, f.len as usize)),
-            );
+        });
+        if n == budget {
+            // What the next call takes is asked for from memory: its bytes come from the cache of the core
+            // that received them while this one still writes the frames before.
+            self.rings.ahead(budget, |frame| {
+                pool.expect(frame.slot, frame.offset as usize, frame.len as usize);
+            });
         }
         self.refill(io, CHUNK / 2);
     }
@@ -295,7 +261,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
                 self.polling = io.ring.poll(self.rings.fd(), Op::Poll, self.place);
             }
             // Frames that came before the poll was armed do not complete it.
-            if !self.ahead.is_empty() || self.rings.readable() || !self.polling {
+            if self.rings.readable() || !self.polling {
                 return Wait::Ready;
             }
         }
@@ -308,32 +274,41 @@ impl<R: Rings> Port for AfXdpPort<R> {
     fn stage(&mut self, io: &mut Io, frames: &mut Vec<Staged>) {
         let index = self.place.index;
         io.count(index).tx.offered += frames.len() as u64;
+        let cap = io.sink_cap.saturating_sub(self.in_kernel);
+        let room = self.rings.transmit_room(frames.len()).min(cap);
         for staged in frames.drain(..) {
             let reason = if staged.len() < SHORTEST {
                 Reason::TooShort
             } else if staged.len() > self.options.max_frame {
                 Reason::TooLong
-            } else if self.in_flight() >= io.sink_cap {
+            } else if self.transmits.len() >= room {
                 Reason::SinkFull
             } else {
                 match self.own(io, staged) {
-                    Ok(own) => self.staged.push_back(own),
+                    Ok(own) => self.submit(io, own),
                     Err((staged, reason)) => io.refuse(index, staged, reason),
                 }
                 continue;
             };
             io.refuse(index, staged, reason);
         }
+        if self.transmits.is_empty() {
+            return;
+        }
+        if self.rings.transmit(&self.transmits) {
+            self.in_kernel += self.transmits.len();
+            self.transmits.clear();
+        } else {
+            self.withdraw(io);
+        }
     }
 
     fn flush(&mut self, io: &mut Io) {
-        self.harvest(io);
-        if self.staged.is_empty() && self.in_kernel == 0 {
-            return;
+        if self.in_kernel > 0 {
+            self.harvest(io);
+            self.kick(io);
+            self.harvest(io);
         }
-        self.produce(io);
-        self.kick(io);
-        self.harvest(io);
     }
 
     fn complete(&mut self, _io: &mut Io, completion: Completion) {
@@ -352,7 +327,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
     }
 
     fn in_flight(&self) -> usize {
-        self.staged.len() + self.in_kernel
+        self.in_kernel
     }
 
     fn kernel(&self) -> Option<KernelCounters> {
@@ -368,9 +343,6 @@ impl<R: Rings> Port for AfXdpPort<R> {
         }
         let index = self.place.index;
         self.harvest(io);
-        for staged in self.staged.drain(..) {
-            io.refuse(index, staged, reason);
-        }
         io.pool.retire(self.region);
         for (slot, len) in self.transmitting.iter_mut().enumerate() {
             if std::mem::take(len) > 0 {
@@ -383,21 +355,12 @@ impl<R: Rings> Port for AfXdpPort<R> {
         }
         self.in_kernel = 0;
         // Frames that the kernel had received and we had not.
-        loop {
-            self.received.clear();
-            self.received.append(&mut self.ahead);
-            self.rings.receive(CHUNK, &mut self.received);
-            if self.received.is_empty() {
-                break;
-            }
-            let rx = &mut io.counters[index.0 as usize].rx;
-            for received in &self.received {
-                rx.receive(received.len as usize);
-                rx.dropped.add(reason, 1);
-            }
-        }
+        let rx = &mut io.counters[index.0 as usize].rx;
+        self.rings.receive(usize::MAX, |frame| {
+            rx.receive(frame.len as usize);
+            rx.dropped.add(reason, 1);
+        });
         io.pool.reclaim_lent(self.region);
-        self.lent = 0;
         if self.polling {
             io.ring.cancel(self.rings.fd(), self.place);
             let _ = io.ring.submit();

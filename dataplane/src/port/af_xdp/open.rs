@@ -1,24 +1,21 @@
 //! Makes the UMEM and the socket of one queue. Run it in the interface's namespace: the kernel looks
 //! the interface up where the thread is, and memory is first touched on the core it runs on.
 
-// Makes a UMEM and a socket over memory that the kernel shares.
+// Hands the memory of a region to a socket.
 #![allow(unsafe_code)]
 
 use std::{
-    ffi::CString,
     fmt, io,
-    num::NonZeroU32,
     os::fd::{AsRawFd, RawFd},
-    ptr::NonNull,
 };
 
-use xsk_rs::{
-    Socket, Umem,
-    config::{BindFlags, FrameSize, Interface, LibxdpFlags, QueueSize, SocketConfig, UmemConfig},
-};
+use nix::net::if_::if_nametoindex;
 
-use super::rings::XskRings;
-use crate::frame::{Backing, HugePages, Region};
+use super::{
+    rings::Rings,
+    socket::{Sizes, Step, Umem, XdpRings},
+};
+use crate::frame::{Backing, HugePages, Region, RegionError};
 
 /// Bytes that the kernel keeps before each frame (XDP_PACKET_HEADROOM in linux/bpf.h).
 const XDP_HEADROOM: usize = 256;
@@ -83,6 +80,16 @@ pub enum OpenError {
         /// Which number, and what it may be.
         what: String,
     },
+    /// There is no memory.
+    #[error("{interface} queue {queue}: {source}")]
+    Memory {
+        /// The interface.
+        interface: String,
+        /// The queue.
+        queue: u32,
+        /// Why.
+        source: RegionError,
+    },
     /// The UMEM was refused.
     #[error("{interface} queue {queue}: no UMEM of {bytes} bytes: {source}{hint}")]
     Umem {
@@ -121,7 +128,7 @@ impl OpenError {
 /// An open queue: its rings, its memory, and what the kernel granted.
 #[derive(Debug)]
 pub struct OpenQueue {
-    pub(super) rings: XskRings,
+    pub(super) rings: XdpRings,
     pub(super) region: Region,
     granted: Granted,
 }
@@ -139,168 +146,104 @@ impl OpenQueue {
 
     /// The socket, for the XSKMAP.
     pub fn fd(&self) -> RawFd {
-        use super::rings::Rings;
         self.rings.fd().as_raw_fd()
     }
 }
 
 /// Makes the UMEM and binds the socket.
 pub fn open(options: &QueueOptions) -> Result<OpenQueue, OpenError> {
+    let QueueOptions {
+        interface, queue, ..
+    } = options;
+    let (interface, queue) = (interface.clone(), *queue);
     let bad = |what: String| OpenError::Options {
-        interface: options.interface.clone(),
-        queue: options.queue,
+        interface: interface.clone(),
+        queue,
         what,
     };
-    let slots = options.slots.max(256).next_power_of_two();
-    let slot_size = options.slot_size as usize;
-    // The fill ring holds every slot, so that filling it can never fail for want of room.
-    let fill_size = QueueSize::new(slots).map_err(|e| bad(format!("{slots} slots: {e}")))?;
-    let tx_size = slots.min(4096);
-    let ring_size =
-        QueueSize::new(tx_size).map_err(|e| bad(format!("a ring of {tx_size}: {e}")))?;
-    let config = UmemConfig::builder()
-        .frame_size(
-            FrameSize::new(options.slot_size)
-                .map_err(|e| bad(format!("slot_size {slot_size}: {e}; take 2048 or 4096")))?,
-        )
-        .fill_queue_size(fill_size)
-        .comp_queue_size(ring_size)
-        .build()
-        .map_err(|e| bad(format!("slot_size {slot_size}: {e}; take 2048 or 4096")))?;
-    let (umem, mut fresh, backing) = make_umem(options, config, slots)?;
-
-    let flags = BindFlags::XDP_USE_NEED_WAKEUP
-        | match options.mode {
-            BindMode::Auto => BindFlags::empty(),
-            BindMode::ZeroCopy => BindFlags::XDP_ZEROCOPY,
-            BindMode::Copy => BindFlags::XDP_COPY,
-        };
-    let socket = SocketConfig::builder()
-        // As many as there are slots: a worker that was asleep finds everything that fitted.
-        .rx_queue_size(fill_size)
-        .tx_queue_size(ring_size)
-        .libxdp_flags(LibxdpFlags::XSK_LIBXDP_FLAGS_INHIBIT_PROG_LOAD)
-        .bind_flags(flags)
-        .build();
-    let name = CString::new(options.interface.as_str())
-        .map_err(|_| bad("the name holds a zero byte".into()))?;
-    // SAFETY: the UMEM is new and has no other socket: nobody else uses its rings or its frames.
-    let (tx, rx, rings) =
-        unsafe { Socket::new(socket, &umem, &Interface::new(name), options.queue) }.map_err(
-            |e| {
-                let source = cause(&e);
-                OpenError::Bind {
-                    interface: options.interface.clone(),
-                    queue: options.queue,
-                    hint: bind_hint(options.mode, &source),
-                    source,
-                }
-            },
-        )?;
-    let Some((fill, completion)) = rings else {
-        return Err(bad(
-            "the socket came without fill and completion rings".into()
-        ));
+    let chunk = options.slot_size;
+    if ![2048, 4096].contains(&chunk) {
+        return Err(bad(format!("slot_size {chunk}: take 2048 or 4096")));
+    }
+    let slots = options.slots.max(256);
+    let Some(slots) = slots.checked_next_power_of_two() else {
+        return Err(bad(format!("{slots} slots are too many")));
     };
-    let granted = granted(rx.fd().as_raw_fd()).map_err(|source| OpenError::Bind {
-        interface: options.interface.clone(),
-        queue: options.queue,
-        source,
-        hint: "; asking for XDP_OPTIONS needs Linux 5.3 or newer",
+    let region =
+        Region::map(slots, chunk as usize, XDP_HEADROOM, options.hugepages).map_err(|source| {
+            OpenError::Memory {
+                interface: interface.clone(),
+                queue,
+                source,
+            }
+        })?;
+    let index = if_nametoindex(interface.as_str()).map_err(|errno| {
+        let source = io::Error::from(errno);
+        OpenError::Bind {
+            hint: bind_hint(options.mode, &source),
+            interface: interface.clone(),
+            queue,
+            source,
+        }
     })?;
-
-    // SAFETY: the descriptor is the UMEM's first; only its address is taken.
-    let first = unsafe { umem.data_mut(&mut fresh[0]) }
-        .contents_mut()
-        .as_mut_ptr();
-    let base = NonNull::new(first.wrapping_sub(fresh[0].addr()))
-        .ok_or_else(|| bad("the UMEM is at address zero".into()))?;
-    // SAFETY: the UMEM maps `slots` chunks of `slot_size` bytes from `base` on, and its mapping lives
-    // as long as any clone of the handle, of which the region keeps one. The rings use addresses only.
-    let region = unsafe {
-        Region::from_raw(
-            base,
-            slots,
-            slot_size,
-            XDP_HEADROOM,
-            backing,
-            Box::new(umem.clone()),
-        )
+    let (base, bytes) = region.as_raw();
+    let umem = Umem {
+        base,
+        bytes,
+        chunk,
+        first: 0,
     };
+    let slots = region.slots().next_power_of_two();
+    let transmitted = slots.min(4096);
+    let sizes = Sizes {
+        // It holds every slot, so that filling it can never fail for want of room.
+        fill: slots,
+        completion: transmitted,
+        // As many as there are slots: a worker that was asleep finds everything that fitted.
+        rx: slots,
+        tx: transmitted,
+    };
+    let flags = libc::XDP_USE_NEED_WAKEUP
+        | match options.mode {
+            BindMode::Auto => 0,
+            BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
+            BindMode::Copy => libc::XDP_COPY,
+        };
+    // SAFETY: the region goes with the rings, and the pool that takes both hands no slot to anybody that it
+    // has lent or submitted. The kernel keeps the pages of its own accord, should the region go first.
+    let (rings, granted) =
+        unsafe { XdpRings::open(umem, sizes, index, queue, flags) }.map_err(|(step, source)| {
+            match step {
+                Step::Socket | Step::Umem => OpenError::Umem {
+                    hint: umem_hint(&source),
+                    interface: interface.clone(),
+                    queue,
+                    bytes,
+                    source,
+                },
+                Step::Rings | Step::Bind => OpenError::Bind {
+                    hint: bind_hint(options.mode, &source),
+                    interface: interface.clone(),
+                    queue,
+                    source,
+                },
+            }
+        })?;
     Ok(OpenQueue {
-        rings: XskRings::new(
-            (rx, tx),
-            (fill, completion),
-            umem,
-            fresh,
-            slot_size,
-            tx_size as usize,
-        ),
+        rings,
         region,
         granted,
     })
 }
 
-fn make_umem(
-    options: &QueueOptions,
-    config: UmemConfig,
-    slots: u32,
-) -> Result<(Umem, Vec<xsk_rs::FrameDesc>, Backing), OpenError> {
-    let bytes = slots as usize * options.slot_size as usize;
-    let failed = |source: io::Error, hint| OpenError::Umem {
-        interface: options.interface.clone(),
-        queue: options.queue,
-        bytes,
-        source,
-        hint,
-    };
-    let count = NonZeroU32::new(slots).ok_or_else(|| {
-        failed(
-            io::Error::from(io::ErrorKind::InvalidInput),
-            "; it needs slots",
-        )
-    })?;
-    // munmap of huge pages fails on anything but whole ones, and leaks them.
-    let whole = bytes.is_multiple_of(Region::HUGE_PAGE);
-    if options.hugepages != HugePages::Off && whole {
-        match Umem::new(config, count, true) {
-            Ok((umem, fresh)) => return Ok((umem, fresh, Backing::Huge)),
-            Err(e) if options.hugepages == HugePages::Require => {
-                return Err(failed(
-                    cause(&e),
-                    "; reserve huge pages (sysctl vm.nr_hugepages) or set hugepages = \"auto\"",
-                ));
-            }
-            Err(_) => {}
+fn umem_hint(source: &io::Error) -> &'static str {
+    match source.raw_os_error() {
+        Some(libc::EPERM) => "; it needs CAP_NET_RAW: run with sudo",
+        Some(libc::EAFNOSUPPORT) => "; this kernel was built without AF_XDP (CONFIG_XDP_SOCKETS)",
+        Some(libc::ENOBUFS | libc::ENOMEM) => {
+            "; set fewer slots or raise the limit of locked memory (ulimit -l)"
         }
-    } else if options.hugepages == HugePages::Require {
-        return Err(failed(
-            io::Error::from(io::ErrorKind::InvalidInput),
-            "; with huge pages slots * slot_size must be a multiple of 2 MiB",
-        ));
-    }
-    let (umem, fresh) = Umem::new(config, count, false).map_err(|e| {
-        let source = cause(&e);
-        let hint = match source.raw_os_error() {
-            Some(libc::EPERM) => "; it needs CAP_NET_RAW: run with sudo",
-            Some(libc::ENOBUFS | libc::ENOMEM) => {
-                "; set fewer slots or raise the limit of locked memory (ulimit -l)"
-            }
-            _ => "",
-        };
-        failed(source, hint)
-    })?;
-    Ok((umem, fresh, Backing::Normal))
-}
-
-/// The kernel's answer behind an error of xsk-rs.
-fn cause(error: &(dyn std::error::Error + 'static)) -> io::Error {
-    match error.source().and_then(|e| e.downcast_ref::<io::Error>()) {
-        Some(e) => match e.raw_os_error() {
-            Some(errno) => io::Error::from_raw_os_error(errno),
-            None => io::Error::other(e.to_string()),
-        },
-        None => io::Error::other(error.to_string()),
+        _ => "",
     }
 }
 
@@ -316,28 +259,4 @@ fn bind_hint(mode: BindMode, source: &io::Error) -> &'static str {
         Some(libc::ENETDOWN) => "; the interface is down: ip link set up",
         _ => "",
     }
-}
-
-/// Asks the socket which mode the bind got.
-fn granted(fd: RawFd) -> io::Result<Granted> {
-    let mut options = libc::xdp_options { flags: 0 };
-    let mut len = size_of::<libc::xdp_options>() as libc::socklen_t;
-    // SAFETY: `options` and `len` describe a writable buffer of the option's size; `fd` is open.
-    let answer = unsafe {
-        libc::getsockopt(
-            fd,
-            libc::SOL_XDP,
-            libc::XDP_OPTIONS,
-            (&raw mut options).cast(),
-            &raw mut len,
-        )
-    };
-    if answer != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(if options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0 {
-        Granted::ZeroCopy
-    } else {
-        Granted::Copy
-    })
 }
