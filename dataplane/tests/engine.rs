@@ -103,6 +103,7 @@ fn spec(core: usize, fuse: &Arc<AtomicU64>, publisher: Option<&mut Publisher>) -
             hugepages: HugePages::Off,
             shrink: true,
         }),
+        arena: None,
         sink_cap: 256,
         ports: vec![
             Some(Box::new(Endless {

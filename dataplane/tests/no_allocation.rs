@@ -224,6 +224,7 @@ fn a_worker_allocates_nothing_after_it_has_started() {
             hugepages: HugePages::Off,
             shrink: true,
         }),
+        arena: None,
         sink_cap: 256,
         ports: vec![
             Some(Box::new(Source {

@@ -78,6 +78,7 @@ fn worker(panics_at: Option<u64>) -> (WorkerSpec, Arc<AtomicU64>) {
         batch: 64,
         idle: Idle::Adaptive,
         own: None,
+        arena: None,
         sink_cap: 64,
         ports: vec![Some(Box::new(port))],
         pipelines: vec![PipelineSpec {

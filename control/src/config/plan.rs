@@ -207,6 +207,13 @@ impl Plan {
                 .map_or(0, |size| slots * u64::from(size))
     }
 
+    /// Whether a worker's own region is part of the memory of its queues: one of them transmits, and its slots
+    /// have the same size, so that what comes into it is transmitted without a copy.
+    pub(crate) fn own_region_is_shared(&self, worker: &Worker) -> bool {
+        let transmits = |unit: &Unit| unit.sink && self.ports[unit.port].by_queue();
+        worker.own_slot_size == Some(self.slot_size) && worker.units.iter().any(transmits)
+    }
+
     /// How many queues with a UMEM of their own a worker has.
     pub fn umems(&self, worker: &Worker) -> usize {
         let by_queue = |unit: &&Unit| self.ports[unit.port].by_queue();

@@ -125,7 +125,7 @@ impl Daemon {
         self.shared.engine().flush_messages();
         let mut opened = Vec::new();
         for place in &live.units {
-            match live.device.open(place.queue, place.core)? {
+            match live.device.open(&self.shared.seat(place))? {
                 Some(port) => opened.push((place, port)),
                 None => return Ok(false),
             }

@@ -27,6 +27,7 @@ use std::{
 
 use dataplane::{
     engine::{Engine, Event},
+    frame::Arena,
     policy::Reason,
     port::PortIndex,
 };
@@ -50,7 +51,7 @@ use crate::{
     config::Plan,
     link::{monitor::LinkMonitor, netns::NetNs},
     log,
-    ports::Device,
+    ports::{Device, Seat},
     stats::Stats,
 };
 
@@ -80,11 +81,26 @@ struct Place {
     core: usize,
     index: PortIndex,
     queue: u32,
+    /// Its part of the worker's memory for queues.
+    part: usize,
+}
+
+impl Place {
+    /// Where it is opened, with this memory of its worker.
+    fn seat<'a>(&self, arena: Option<&'a Arena>) -> Seat<'a> {
+        Seat {
+            queue: self.queue,
+            core: self.core,
+            memory: arena.map(|arena| (arena, self.part)),
+        }
+    }
 }
 
 /// What the main loop and the control socket's threads share.
 struct Shared {
     plan: Plan,
+    /// By worker: the memory of its queues, if it has any.
+    arenas: Vec<Option<Arena>>,
     engine: Mutex<Engine>,
     ports: Mutex<Vec<Live>>,
     policies: Policies,
@@ -95,6 +111,11 @@ struct Shared {
 impl Shared {
     fn engine(&self) -> MutexGuard<'_, Engine> {
         self.engine.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where a unit is opened.
+    fn seat(&self, place: &Place) -> Seat<'_> {
+        place.seat(self.arenas[place.worker].as_ref())
     }
 
     fn ports(&self) -> MutexGuard<'_, Vec<Live>> {

@@ -11,6 +11,7 @@ use std::{
 use caps::Capability;
 use dataplane::{
     engine::Engine,
+    frame::Arena,
     port::PortIndex,
     worker::spec::{Idle, OwnRegion, PipelineSpec, SourceSpec, WorkerSpec},
 };
@@ -27,7 +28,10 @@ use crate::{
         socket::{ControlSocket, SocketError, default_path},
     },
     config::{Config, HEADROOM, Plan, Worker},
-    link::monitor::LinkMonitor,
+    link::{
+        monitor::LinkMonitor,
+        netns::{NetNs, on_core_in_netns},
+    },
     log, privilege,
 };
 
@@ -74,8 +78,18 @@ impl Daemon {
             });
         }
         let mut specs = Vec::with_capacity(plan.workers.len());
+        let mut arenas = Vec::with_capacity(plan.workers.len());
         for (number, worker) in plan.workers.iter().enumerate() {
-            specs.push(worker_spec(number, worker, &plan, &policies, &mut live)?);
+            let arena = arena(worker, &plan)?;
+            specs.push(worker_spec(
+                number,
+                worker,
+                &plan,
+                &policies,
+                arena.as_ref(),
+                &mut live,
+            )?);
+            arenas.push(arena);
         }
         let engine = Engine::start(specs, || {
             privilege::lock_down(&[]).map_err(|e| e.to_string())
@@ -99,6 +113,7 @@ impl Daemon {
 
         let shared = Arc::new(Shared {
             plan,
+            arenas,
             engine: Mutex::new(engine),
             ports: Mutex::new(live),
             policies,
@@ -156,23 +171,42 @@ impl Daemon {
     }
 }
 
+/// The memory of a worker's queues, touched on its core: a part for each, and before them one for its own
+/// region where queues transmit what comes into that.
+fn arena(worker: &Worker, plan: &Plan) -> Result<Option<Arena>, StartError> {
+    let parts = plan.umems(worker);
+    if parts == 0 {
+        return Ok(None);
+    }
+    let parts = parts + usize::from(plan.own_region_is_shared(worker));
+    let map = || Arena::map(parts, plan.slots, plan.slot_size, plan.hugepages.into());
+    on_core_in_netns(worker.core, &NetNs::own(), map)
+        .map_err(|e| StartError::refused(&e))?
+        .map(Some)
+        .map_err(|e| StartError::refused(&format!("core {}: {e}", worker.core)))
+}
+
 /// One worker as the engine takes it, its ports opened.
 fn worker_spec(
     number: usize,
     worker: &Worker,
     plan: &Plan,
     policies: &Policies,
+    arena: Option<&Arena>,
     live: &mut [Live],
 ) -> Result<WorkerSpec, StartError> {
     let mut ports = Vec::with_capacity(worker.units.len());
+    let mut part = usize::from(plan.own_region_is_shared(worker));
     for (index, unit) in worker.units.iter().enumerate() {
         let place = Place {
             worker: number,
             core: worker.core,
             index: PortIndex(index as u16),
             queue: unit.queue,
+            part,
         };
-        ports.push(live[unit.port].device.open(unit.queue, worker.core)?);
+        part += usize::from(plan.ports[unit.port].by_queue());
+        ports.push(live[unit.port].device.open(&place.seat(arena))?);
         live[unit.port].units.push(place);
     }
     let index = |unit: usize| PortIndex(unit as u16);
@@ -215,6 +249,7 @@ fn worker_spec(
             hugepages: plan.hugepages.into(),
             shrink: !plan.slots_set,
         }),
+        arena: arena.filter(|_| plan.own_region_is_shared(worker)).cloned(),
         // However many sinks are stuck, sources keep slots to receive into.
         sink_cap: plan.slots as usize / (sinks + 1),
         ports,

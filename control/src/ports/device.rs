@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use dataplane::port::Port;
+use dataplane::{frame::Arena, port::Port};
 
 use crate::{
     api::protocol::PortInfo,
@@ -27,11 +27,21 @@ pub enum Turn {
     Warn(String),
 }
 
+/// Where a queue is opened.
+#[derive(Clone, Copy, Debug)]
+pub struct Seat<'a> {
+    /// The queue's number.
+    pub queue: u32,
+    /// The core of the worker that it is for.
+    pub core: usize,
+    /// That worker's memory, if it has any for queues, and which part of it is this one's.
+    pub memory: Option<(&'a Arena, usize)>,
+}
+
 /// A configured port with everything that was made for it. Dropped, all of that is undone.
 pub trait Device: Send {
-    /// Opens one queue for the worker on `core`. `None` while the link is down: then it is asked again
-    /// when it is up.
-    fn open(&mut self, queue: u32, core: usize) -> Result<Option<Box<dyn Port>>, StartError>;
+    /// Opens one queue. `None` while the link is down: then it is asked again when it is up.
+    fn open(&mut self, seat: &Seat<'_>) -> Result<Option<Box<dyn Port>>, StartError>;
 
     /// What is worth a line in the log, once it is open.
     fn notes(&mut self) -> Vec<String> {

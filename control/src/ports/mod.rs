@@ -14,7 +14,7 @@ pub mod pcap;
 pub mod tap;
 pub mod vxlan;
 
-pub use device::{Device, Listened, Turn};
+pub use device::{Device, Listened, Seat, Turn};
 pub use frames::Checksums;
 pub(crate) use interface::{interface_fault, more_queues};
 pub use kind::{

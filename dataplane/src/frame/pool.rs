@@ -8,7 +8,8 @@
 #![allow(unsafe_code)]
 
 use super::{
-    Region, RegionId,
+    Lease, Region, RegionId,
+    limbo::Limbo,
     marks::{Finished, Marks},
     token::{Frame, Staged},
 };
@@ -141,6 +142,8 @@ impl Receiver<'_> {
 pub struct Pool {
     regions: Vec<Option<Tracked>>,
     marks: Marks,
+    /// Submitted shares whose completion will not come, since their socket is closed.
+    limbo: Vec<Limbo>,
 }
 
 impl Default for Pool {
@@ -155,6 +158,7 @@ impl Pool {
         Self {
             regions: (0..MAX_REGIONS).map(|_| None).collect(),
             marks: Marks::new(),
+            limbo: Vec::new(),
         }
     }
 
@@ -188,8 +192,31 @@ impl Pool {
         self.tracked_mut(id).retiring = true;
     }
 
+    /// Leaves submitted shares in the kernel's hands until a closed socket's lease is over.
+    pub(crate) fn leave(&mut self, lease: &Lease, slots: Vec<SlotRef>) {
+        if !slots.is_empty() {
+            self.limbo.push(Limbo::new(lease, slots));
+        }
+    }
+
+    /// Completes what was left, where its lease is over, or all of it: at the end, when no slot is handed out
+    /// any more.
+    pub(crate) fn settle(&mut self, all: bool) {
+        let mut at = 0;
+        while at < self.limbo.len() {
+            if all || self.limbo[at].is_over() {
+                for slot in self.limbo.swap_remove(at).slots {
+                    self.complete(slot);
+                }
+            } else {
+                at += 1;
+            }
+        }
+    }
+
     /// A retiring region that no frame and no kernel operation uses any more.
     pub fn collect(&mut self) -> Option<(RegionId, Region)> {
+        self.settle(false);
         let id = self.regions.iter().position(|r| {
             r.as_ref()
                 .is_some_and(|r| r.retiring && r.free.len() == r.slots.len())
@@ -198,9 +225,9 @@ impl Pool {
         Some((RegionId(id as u8), tracked.region))
     }
 
-    /// Whether a region waits to be collected.
+    /// Whether a region waits to be collected, or a slot to be let go of.
     pub(crate) fn is_retiring(&self) -> bool {
-        self.regions.iter().flatten().any(|r| r.retiring)
+        !self.limbo.is_empty() || self.regions.iter().flatten().any(|r| r.retiring)
     }
 
     /// The region itself, for its sizes and addresses.

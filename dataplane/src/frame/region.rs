@@ -1,65 +1,12 @@
 //! A region: one stretch of frame memory cut into slots of equal size. This file alone turns slot
 //! numbers into addresses.
 
-// Slots are cut out of memory that is mapped here and lent to the kernel.
+// Slots are cut out of memory that is lent to the kernel.
 #![allow(unsafe_code)]
 
-use std::{alloc::Layout, any::Any, fmt, io, num::NonZeroUsize, ptr::NonNull};
+use std::{any::Any, fmt, ptr::NonNull};
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
-
-/// What a configuration asks of a region's memory.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum HugePages {
-    /// Huge pages where they can be had, else normal ones.
-    #[default]
-    Auto,
-    /// Huge pages, or an error.
-    Require,
-    /// Normal pages.
-    Off,
-}
-
-/// What a region's memory really is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Backing {
-    /// Reserved huge pages (`/proc/sys/vm/nr_hugepages`).
-    Huge,
-    /// Pages of the machine's normal size.
-    Normal,
-}
-
-impl fmt::Display for Backing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Backing::Huge => "huge pages",
-            Backing::Normal => "normal pages",
-        })
-    }
-}
-
-/// Why a region could not be made.
-#[derive(Debug, thiserror::Error)]
-pub enum RegionError {
-    /// `Require` was asked for and the kernel has too few huge pages.
-    #[error(
-        "no huge pages for {bytes} bytes of frame memory: reserve them (sysctl vm.nr_hugepages={pages}) or set hugepages = \"auto\""
-    )]
-    NoHugePages {
-        /// The region's size.
-        bytes: usize,
-        /// How many pages of 2 MiB that is.
-        pages: usize,
-    },
-    /// The kernel refused the memory.
-    #[error("no memory for a region of {bytes} bytes: {source}; set fewer slots")]
-    Memory {
-        /// The region's size.
-        bytes: usize,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-}
+use super::memory::{Backing, HugePages, Memory, RegionError};
 
 /// A stretch of frame memory, divided into slots.
 pub struct Region {
@@ -77,10 +24,7 @@ pub struct Region {
 unsafe impl Send for Region {}
 
 impl Region {
-    /// The size of the huge pages that regions are rounded to.
-    pub(crate) const HUGE_PAGE: usize = 2 << 20;
-
-    /// Maps a region of the worker's own: for every source that is not AF_XDP.
+    /// Maps a region with memory of its own.
     ///
     /// `slot_size` is rounded up to whole cache lines, and with huge pages the number of slots to
     /// whole pages. `headroom` is where a fresh frame begins within its slot.
@@ -91,38 +35,39 @@ impl Region {
         pages: HugePages,
     ) -> Result<Self, RegionError> {
         let slot_size = slot_size.next_multiple_of(64);
-        let wanted = slots as usize * slot_size;
-        let huge = wanted.next_multiple_of(Self::HUGE_PAGE);
-        if pages != HugePages::Off {
-            if let Some(memory) = HugeMemory::new(huge) {
-                return Ok(Self {
-                    base: memory.base,
-                    slot_size,
-                    slots: (huge / slot_size) as u32,
-                    headroom,
-                    backing: Backing::Huge,
-                    _owner: Box::new(memory),
-                });
-            }
-            if pages == HugePages::Require {
-                return Err(RegionError::NoHugePages {
-                    bytes: huge,
-                    pages: huge / Self::HUGE_PAGE,
-                });
-            }
-        }
-        let memory = NormalMemory::new(wanted).map_err(|source| RegionError::Memory {
-            bytes: wanted,
-            source,
-        })?;
+        let memory = Memory::map(slots as usize * slot_size, pages)?;
         Ok(Self {
-            base: memory.base,
+            base: memory.base(),
+            slot_size,
+            slots: (memory.bytes() / slot_size) as u32,
+            headroom,
+            backing: memory.backing(),
+            _owner: Box::new(memory),
+        })
+    }
+
+    /// A region over a part of memory that is mapped already.
+    ///
+    /// # Safety
+    ///
+    /// `base` must be valid for reads and writes of `slots * slot_size` bytes for as long as `owner`
+    /// is not dropped, and nothing else in this process may touch those bytes.
+    pub(super) unsafe fn over(
+        base: NonNull<u8>,
+        slots: u32,
+        slot_size: usize,
+        headroom: usize,
+        backing: Backing,
+        owner: Box<dyn Any + Send>,
+    ) -> Self {
+        Self {
+            base,
             slot_size,
             slots,
             headroom,
-            backing: Backing::Normal,
-            _owner: Box::new(memory),
-        })
+            backing,
+            _owner: owner,
+        }
     }
 
     /// How many slots.
@@ -256,81 +201,9 @@ impl fmt::Debug for Region {
     }
 }
 
-/// Memory from hugepage-rs, which maps, reports failure as null and nothing more.
-struct HugeMemory {
-    base: NonNull<u8>,
-    layout: Layout,
-}
-
-// SAFETY: the value owns its mapping alone; unmapping is allowed from any thread.
-unsafe impl Send for HugeMemory {}
-
-impl HugeMemory {
-    fn new(bytes: usize) -> Option<Self> {
-        // hugepage-rs panics where /proc/meminfo does not name a huge page size.
-        if !std::fs::read_to_string("/proc/meminfo").is_ok_and(|m| m.contains("Hugepagesize:")) {
-            return None;
-        }
-        let layout = Layout::from_size_align(bytes, 4096).ok()?;
-        if bytes == 0 {
-            return None;
-        }
-        // SAFETY: the size is not zero.
-        let base = NonNull::new(unsafe { hugepage_rs::alloc(layout) })?;
-        // A hugetlb mapping reserves its pages when it is made, so that touching them cannot fail;
-        // touching them here keeps the page faults out of the loop.
-        // SAFETY: just mapped with this length, and nobody else knows the address.
-        unsafe { std::ptr::write_bytes(base.as_ptr(), 0, bytes) };
-        Some(Self { base, layout })
-    }
-}
-
-impl Drop for HugeMemory {
-    fn drop(&mut self) {
-        // SAFETY: allocated by hugepage-rs with this very layout, and dropped once.
-        unsafe { hugepage_rs::dealloc(self.base.as_ptr(), self.layout) };
-    }
-}
-
-struct NormalMemory {
-    base: NonNull<u8>,
-    bytes: usize,
-}
-
-// SAFETY: the value owns its mapping alone; unmapping is allowed from any thread.
-unsafe impl Send for NormalMemory {}
-
-impl NormalMemory {
-    fn new(bytes: usize) -> io::Result<Self> {
-        let length = NonZeroUsize::new(bytes)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "no slots"))?;
-        // SAFETY: a new anonymous mapping at an address of the kernel's choice disturbs nothing.
-        let base = unsafe {
-            mmap_anonymous(
-                None,
-                length,
-                ProtFlags::PROT_READ | ProtFlags::PROT_WRITE,
-                MapFlags::MAP_PRIVATE | MapFlags::MAP_POPULATE,
-            )
-        }?;
-        Ok(Self {
-            base: base.cast(),
-            bytes,
-        })
-    }
-}
-
-impl Drop for NormalMemory {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new` with this length, unmapped once.
-        let unmapped = unsafe { munmap(self.base.cast(), self.bytes) };
-        debug_assert_eq!(unmapped, Ok(()));
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::memory::HUGE_PAGE, *};
 
     #[test]
     fn slots_are_disjoint_and_keep_what_is_written() {
@@ -368,7 +241,7 @@ mod tests {
         let region = Region::map(1024, 2048, 0, HugePages::Auto).expect("some memory");
         let (_, bytes) = region.as_raw();
         match region.backing() {
-            Backing::Huge => assert_eq!(bytes % Region::HUGE_PAGE, 0),
+            Backing::Huge => assert_eq!(bytes % HUGE_PAGE, 0),
             Backing::Normal => assert_eq!(region.slots(), 1024),
         }
     }

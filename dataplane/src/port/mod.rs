@@ -214,6 +214,12 @@ pub trait Port: Send {
     /// for `reason`, its region is retired. Completions that still come are not delivered to it.
     fn close(&mut self, io: &mut Io, reason: Reason);
 
+    /// Whether an operation of the ring still holds a file of a closed port: a poll that is being cancelled. The
+    /// worker keeps the port until that has ended, so that whoever drops it closes the file.
+    fn is_held(&self) -> bool {
+        false
+    }
+
     /// What ended or first hurt this port, once, for the control plane to report. Asked when the port has
     /// set [`Io::trouble`].
     fn failure(&mut self) -> Option<PortFailure> {

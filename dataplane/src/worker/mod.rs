@@ -32,7 +32,7 @@ use self::{
 use crate::{
     frame::{Backing, Frame},
     policy::Reason,
-    port::{Io, Port},
+    port::{Io, Place, Port},
 };
 
 /// Why a worker could not start.
@@ -63,6 +63,8 @@ struct Source {
 pub(crate) struct Worker {
     io: Io,
     ports: Vec<Option<Box<dyn Port>>>,
+    /// Closed ports whose files the ring still holds.
+    leaving: Vec<(Place, Box<dyn Port>)>,
     generations: Vec<u16>,
     /// What frames of a closed port are counted as.
     closed_for: Vec<Reason>,
@@ -228,7 +230,11 @@ impl Worker {
                         rx.dropped.add(self.closed_for[index], 1);
                     }
                 }
-                Op::Poll | Op::Cancel | Op::Wake => {}
+                Op::Poll => self.let_go(Place {
+                    index: tag.port,
+                    generation: tag.generation,
+                }),
+                Op::Cancel | Op::Wake => {}
             },
         }
     }

@@ -50,9 +50,26 @@ impl Worker {
         }
         self.closed_for[at] = reason;
         port.close(&mut self.io, reason);
+        let place = Place {
+            index,
+            generation: self.generations[at],
+        };
         self.generations[at] = (self.generations[at] + 1) % Tag::GENERATIONS;
         self.retiring = true;
-        self.mailbox.tell(Message::Retired(port));
+        if port.is_held() {
+            self.leaving.push((place, port));
+        } else {
+            self.mailbox.tell(Message::Retired(port));
+        }
+    }
+
+    /// The ring holds no file of a closed port any more.
+    #[cold]
+    pub(super) fn let_go(&mut self, place: Place) {
+        if let Some(at) = self.leaving.iter().position(|(left, _)| *left == place) {
+            self.mailbox
+                .tell(Message::Retired(self.leaving.swap_remove(at).1));
+        }
     }
 
     fn open(&mut self, index: PortIndex, mut port: Box<dyn Port>) {
@@ -154,9 +171,14 @@ impl Worker {
                 self.close(PortIndex(at as u16), Reason::Shutdown);
             }
         }
+        // Nothing hands out a slot any more, so that what a socket still reads stays as it is.
+        self.io.pool.settle(true);
         let deadline = clock() + LET_GO;
         while self.io.pool.total().kernel > 0 && self.io.now < deadline {
             self.turn();
+        }
+        for (_, port) in self.leaving.drain(..) {
+            self.mailbox.tell(Message::Retired(port));
         }
         let mut report = Report::blank(self.ports.len(), self.pipelines.len());
         self.report(&mut report);

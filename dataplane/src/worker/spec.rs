@@ -1,7 +1,7 @@
 //! What a worker is made of, as the control plane hands it over.
 
 use crate::{
-    frame::HugePages,
+    frame::{Arena, HugePages},
     policy::Reader,
     port::{Port, PortIndex},
 };
@@ -41,6 +41,10 @@ pub struct WorkerSpec {
     pub idle: Idle,
     /// Its own region, if one of its sources needs it.
     pub own: Option<OwnRegion>,
+    /// Memory of which its own region is to be the first part, so that AF_XDP ports over other parts transmit
+    /// its frames without a copy. Without it, or where it has slots of another size, the region has memory
+    /// of its own.
+    pub arena: Option<Arena>,
     /// How many frames of one sink may be staged or in the kernel.
     pub sink_cap: usize,
     /// Its ports; their place here is their [`PortIndex`]. `None` is a port whose link is down.

@@ -13,7 +13,7 @@ use super::{
     wake::Waker,
 };
 use crate::{
-    frame::{Backing, Region},
+    frame::{Arena, Backing, Region},
     policy::Reason,
     port::{Io, Place, PortIndex},
 };
@@ -64,7 +64,7 @@ impl Worker {
         let own = match spec.own {
             None => None,
             Some(wanted) => {
-                let own = add_own_region(&mut io, wanted).map_err(fail)?;
+                let own = add_own_region(&mut io, wanted, spec.arena.as_ref()).map_err(fail)?;
                 if own.0 < wanted.slots {
                     // Fewer slots: the sinks' shares shrink with them, or one could take them all.
                     io.sink_cap = (io.sink_cap * own.0 as usize / wanted.slots as usize).max(1);
@@ -104,6 +104,7 @@ impl Worker {
         let worker = Self {
             io,
             ports: attached,
+            leaving: Vec::new(),
             generations: vec![0; ports],
             closed_for: vec![Reason::LinkDown; ports],
             kernel_before: vec![KernelCounters::default(); ports],
@@ -132,11 +133,20 @@ impl Worker {
 
 /// Maps and registers the worker's own region, with fewer slots where that is allowed and the limit
 /// of locked memory demands it.
-fn add_own_region(io: &mut Io, own: OwnRegion) -> Result<(u32, usize, Backing), String> {
+fn add_own_region(
+    io: &mut Io,
+    own: OwnRegion,
+    arena: Option<&Arena>,
+) -> Result<(u32, usize, Backing), String> {
     let mut slots = own.slots;
+    let arena = arena.filter(|arena| arena.slot_size() as usize == own.slot_size);
+    let mut part = arena.and_then(|arena| arena.take(0, own.headroom));
     loop {
-        let region = Region::map(slots, own.slot_size, own.headroom, own.hugepages)
-            .map_err(|e| e.to_string())?;
+        let region = match part.take() {
+            Some((region, _)) => region,
+            None => Region::map(slots, own.slot_size, own.headroom, own.hugepages)
+                .map_err(|e| e.to_string())?,
+        };
         let shape = (region.slots(), region.slot_size(), region.backing());
         let id = io
             .pool

@@ -141,6 +141,7 @@ fn bench_with(
             hugepages: HugePages::Off,
             shrink: false,
         }),
+        arena: None,
         sink_cap: 64,
         ports: vec![
             Some(port(frames, &written[0], false)),

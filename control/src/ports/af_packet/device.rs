@@ -25,7 +25,7 @@ use crate::{
         netlink::Netlink,
         netns::{NetNs, on_core_in_netns},
     },
-    ports::{Claim, Device, Turn, frames::HEADERS},
+    ports::{Claim, Device, Seat, Turn, frames::HEADERS},
 };
 
 pub(super) struct PacketDevice {
@@ -127,7 +127,10 @@ fn identity(ns: &NetNs) -> io::Result<(u64, u64)> {
 }
 
 impl Device for PacketDevice {
-    fn open(&mut self, queue: u32, core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+    fn open(
+        &mut self,
+        &Seat { queue, core, .. }: &Seat<'_>,
+    ) -> Result<Option<Box<dyn Port>>, StartError> {
         if self.config.interface().is_some() && self.ifindex.is_none() {
             return Ok(None);
         }

@@ -4,10 +4,12 @@
 use std::{thread, time::Duration};
 
 use dataplane::{
-    frame::Backing,
+    frame::{Arena, Backing, HugePages},
     port::{
         Port,
-        af_xdp::{AfXdpOptions, AfXdpPort, BindMode, Granted, OpenError, QueueOptions, open},
+        af_xdp::{
+            AfXdpOptions, AfXdpPort, BindMode, Granted, OpenError, OpenQueue, QueueOptions, open,
+        },
     },
 };
 
@@ -25,7 +27,7 @@ use crate::{
         netns::{NetNs, on_core_in_netns},
         offloads::{self, OffloadChoice, OffloadGuard},
     },
-    ports::{Device, Turn},
+    ports::{Device, Seat, Turn},
     stats::PortStats,
 };
 
@@ -33,6 +35,10 @@ use crate::{
 /// before, and how long between. Later the daemon itself tries again, and sleeps meanwhile.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How often a queue that returns finds its memory in use before it gets other memory. The daemon tries again
+/// every 50 ms.
+const PATIENCE: u32 = 10;
 
 pub(super) struct XdpDevice {
     port: String,
@@ -42,7 +48,13 @@ pub(super) struct XdpDevice {
     queues: Vec<u32>,
     source: bool,
     sink: bool,
-    memory: QueueOptions,
+    options: QueueOptions,
+    /// What memory of a queue's own takes, should its part of the worker's not be free: slots, their size, pages.
+    slots: u32,
+    slot_size: u32,
+    hugepages: HugePages,
+    /// How often a part was not free since the link came back.
+    waited: u32,
     /// While the interface is there, and only for a source.
     program: Option<XdpProgram>,
     /// What was changed on the interface and its peer, to be put back.
@@ -74,7 +86,7 @@ impl XdpDevice {
             queues: port.queues.clone(),
             source: port.source,
             sink: port.sink,
-            memory: QueueOptions {
+            options: QueueOptions {
                 interface: config.interface.value.clone(),
                 queue: 0,
                 mode: match config.mode.value {
@@ -82,10 +94,12 @@ impl XdpDevice {
                     XdpMode::ZeroCopy => BindMode::ZeroCopy,
                     XdpMode::Copy | XdpMode::Skb => BindMode::Copy,
                 },
-                slots: plan.slots,
-                slot_size: plan.slot_size,
-                hugepages: plan.hugepages.into(),
+                transmits: port.sink,
             },
+            slots: plan.slots,
+            slot_size: plan.slot_size,
+            hugepages: plan.hugepages.into(),
+            waited: 0,
             program: None,
             offloads: Vec::new(),
             mtu: None,
@@ -160,31 +174,46 @@ impl XdpDevice {
         Ok(())
     }
 
-    fn bind(
-        &self,
-        queue: u32,
-        core: usize,
-    ) -> Result<dataplane::port::af_xdp::OpenQueue, StartError> {
+    fn bind(&mut self, seat: &Seat<'_>) -> Result<OpenQueue, StartError> {
         let options = QueueOptions {
-            queue,
-            ..self.memory.clone()
+            queue: seat.queue,
+            ..self.options.clone()
+        };
+        let mut memory = seat.memory.map(|(arena, part)| (arena.clone(), part));
+        if self.waited >= PATIENCE {
+            memory = None;
+        }
+        let (arena, part) = match memory {
+            Some(memory) => memory,
+            None => (self.memory_of_its_own(seat.core)?, 0),
         };
         let mut tries = 0;
         loop {
-            let opened =
-                on_core_in_netns(core, &self.ns, || open(&options)).map_err(|e| self.fail(&e))?;
+            let opened = on_core_in_netns(seat.core, &self.ns, || open(&options, &arena, part))
+                .map_err(|e| self.fail(&e))?;
             match opened {
                 Ok(queue) => return Ok(queue),
                 Err(e) if e.is_busy() && self.starting && tries < BUSY_TRIES => {
                     tries += 1;
                     thread::sleep(BUSY_PAUSE);
                 }
-                Err(e @ OpenError::Options { .. }) => {
-                    return Err(StartError::config(&self.port, &e));
+                Err(e) => {
+                    if matches!(e, OpenError::Memory { .. }) {
+                        self.waited += 1;
+                    }
+                    return Err(self.fail(&e));
                 }
-                Err(e) => return Err(self.fail(&e)),
             }
         }
+    }
+
+    /// Frames of the queue are on their way through a sink that does not move: it does not wait for that. What
+    /// it receives now is copied where other queues transmit it.
+    fn memory_of_its_own(&self, core: usize) -> Result<Arena, StartError> {
+        let map = || Arena::map(1, self.slots, self.slot_size, self.hugepages);
+        on_core_in_netns(core, &NetNs::own(), map)
+            .map_err(|e| self.fail(&e))?
+            .map_err(|e| self.fail(&e))
     }
 }
 
@@ -198,11 +227,12 @@ fn add(to: &mut QueueCounters, from: Option<QueueCounters>) {
 }
 
 impl Device for XdpDevice {
-    fn open(&mut self, queue: u32, core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+    fn open(&mut self, seat: &Seat<'_>) -> Result<Option<Box<dyn Port>>, StartError> {
         if !self.up {
             return Ok(None);
         }
-        let opened = self.bind(queue, core)?;
+        let opened = self.bind(seat)?;
+        let queue = seat.queue;
         self.granted = Some((opened.granted(), opened.backing()));
         if let Some(program) = &mut self.program {
             let delivery = match opened.granted() {
@@ -248,6 +278,7 @@ impl Device for XdpDevice {
             Change::Gone if ours => {
                 self.forget_program();
                 self.offloads.clear();
+                self.waited = 0;
                 self.ifindex = None;
                 self.granted = None;
                 if std::mem::take(&mut self.up) {
@@ -259,6 +290,7 @@ impl Device for XdpDevice {
             Change::Gone => Turn::None,
             _ if ours && self.up && !event.up => {
                 self.up = false;
+                self.waited = 0;
                 self.granted = None;
                 Turn::Down
             }

@@ -18,7 +18,12 @@ use dataplane::port::{
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::{NO_FILE, Pace, Pcap};
-use crate::{api::protocol::PortInfo, config::PlannedPort, daemon::StartError, ports::Device};
+use crate::{
+    api::protocol::PortInfo,
+    config::PlannedPort,
+    daemon::StartError,
+    ports::{Device, Seat},
+};
 
 pub(super) struct CaptureDevice {
     path: String,
@@ -60,7 +65,7 @@ impl CaptureDevice {
 }
 
 impl Device for CaptureDevice {
-    fn open(&mut self, _queue: u32, _core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+    fn open(&mut self, _seat: &Seat<'_>) -> Result<Option<Box<dyn Port>>, StartError> {
         Ok(self
             .capture
             .take()

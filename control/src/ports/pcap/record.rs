@@ -33,7 +33,7 @@ use crate::{
     api::protocol::PortInfo,
     config::{Plan, PlannedPort},
     daemon::{StartError, exit, hold_signals},
-    ports::{Device, PortKind},
+    ports::{Device, PortKind, Seat},
     privilege,
 };
 
@@ -121,7 +121,10 @@ impl RecordingDevice {
 }
 
 impl Device for RecordingDevice {
-    fn open(&mut self, queue: u32, _core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+    fn open(
+        &mut self,
+        &Seat { queue, .. }: &Seat<'_>,
+    ) -> Result<Option<Box<dyn Port>>, StartError> {
         let interfaces = std::mem::take(&mut self.interfaces[queue as usize]);
         let sink = self.recorder.sink(queue as usize, interfaces);
         Ok(Some(Box::new(sink)))

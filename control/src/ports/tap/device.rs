@@ -17,7 +17,7 @@ use crate::{
         netns::NetNs,
         tap::{Tap, TapOptions},
     },
-    ports::{Device, Listened},
+    ports::{Device, Listened, Seat},
 };
 
 pub(super) struct TapDevice {
@@ -64,7 +64,10 @@ impl TapDevice {
 }
 
 impl Device for TapDevice {
-    fn open(&mut self, queue: u32, _core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+    fn open(
+        &mut self,
+        &Seat { queue, .. }: &Seat<'_>,
+    ) -> Result<Option<Box<dyn Port>>, StartError> {
         let Some(fd) = self.queues.get_mut(queue as usize).and_then(Option::take) else {
             return Ok(None);
         };

@@ -21,7 +21,7 @@ use crate::{
         netns::{NetNs, in_netns},
         udp::{self, Step, UdpError},
     },
-    ports::Device,
+    ports::{Device, Seat},
 };
 
 /// Bytes that a receiving socket may hold: some ten thousand small datagrams, which the kernel books with
@@ -104,7 +104,10 @@ impl VxlanDevice {
 }
 
 impl Device for VxlanDevice {
-    fn open(&mut self, queue: u32, _core: usize) -> Result<Option<Box<dyn Port>>, StartError> {
+    fn open(
+        &mut self,
+        &Seat { queue, .. }: &Seat<'_>,
+    ) -> Result<Option<Box<dyn Port>>, StartError> {
         let sockets = self.sockets.get_mut(queue as usize).and_then(Option::take);
         Ok(sockets.map(|(source, sinks)| {
             Box::new(VxlanPort::new(self.options, source, sinks)) as Box<dyn Port>

@@ -1,8 +1,9 @@
 //! One queue of an interface through AF_XDP, as source and sink.
 //!
-//! The queue has a UMEM of its own, which is a region of the pool. Received frames stay in their slots
-//! until the last sink has written them. What is transmitted leaves from slots of this region: a frame
-//! of another region is copied once, and a quarter of the slots is kept from the fill ring for that.
+//! The queue has a region of its own to receive into, a part of the worker's arena. Received frames stay in
+//! their slots until the last sink has written them. What is transmitted leaves from where it is, as long as
+//! that is a slot of the arena, which is the UMEM of a queue that transmits; any other frame is copied once into
+//! the queue's region, of which a quarter is kept from the fill ring for that.
 
 mod open;
 mod ring;
@@ -43,6 +44,29 @@ pub struct AfXdpOptions {
     pub max_frame: usize,
 }
 
+/// A frame that is in the kernel's hands to be transmitted. Without length there is none.
+#[derive(Clone, Copy, Debug)]
+struct Outgoing {
+    slot: u32,
+    len: u16,
+    region: RegionId,
+}
+
+impl Outgoing {
+    const NONE: Self = Self {
+        slot: 0,
+        len: 0,
+        region: RegionId(0),
+    };
+
+    fn slot_ref(self) -> SlotRef {
+        SlotRef {
+            region: self.region,
+            slot: self.slot,
+        }
+    }
+}
+
 /// One queue of an interface.
 #[derive(Debug)]
 pub struct AfXdpPort<R: Rings = XdpRings> {
@@ -56,8 +80,8 @@ pub struct AfXdpPort<R: Rings = XdpRings> {
     attached: bool,
     /// Slots kept from the fill ring, for copies that are transmitted.
     reserve: usize,
-    /// By chunk of the UMEM: the length of the frame in it that is in the kernel's hands, 0 for none.
-    transmitting: Vec<u32>,
+    /// By chunk of the UMEM.
+    transmitting: Vec<Outgoing>,
     in_kernel: usize,
     polling: bool,
     /// What one call puts on the transmit ring.
@@ -75,6 +99,7 @@ impl<R: Rings> AfXdpPort<R> {
     /// A port over any rings whose UMEM is `region`.
     pub(crate) fn with_rings(rings: R, region: Region, options: AfXdpOptions) -> Self {
         let slots = region.slots() as usize;
+        let chunks = rings.chunks();
         Self {
             rings,
             options,
@@ -89,7 +114,7 @@ impl<R: Rings> AfXdpPort<R> {
             unattached: Some(region),
             region: RegionId(0),
             attached: false,
-            transmitting: vec![0; slots],
+            transmitting: vec![Outgoing::NONE; chunks as usize],
             in_kernel: 0,
             polling: false,
             transmits: Vec::new(),
@@ -122,19 +147,18 @@ impl<R: Rings> AfXdpPort<R> {
         while self.in_kernel > 0 {
             let Io { pool, counters, .. } = io;
             let tx = &mut counters[self.place.index.0 as usize].tx;
-            let (region, transmitting) = (self.region, &mut self.transmitting);
+            let transmitting = &mut self.transmitting;
             let mut done = 0;
             let n = self.rings.completed(CHUNK, |chunk| {
                 // What was not transmitted cannot be completed: the kernel does not say so, and is not believed.
-                let Some(len) = transmitting.get_mut(chunk as usize).filter(|len| **len > 0) else {
+                let outgoing = transmitting.get_mut(chunk as usize);
+                let Some(outgoing) = outgoing.filter(|outgoing| outgoing.len > 0) else {
                     return;
                 };
-                tx.written(std::mem::take(len) as usize);
+                let outgoing = std::mem::replace(outgoing, Outgoing::NONE);
+                tx.written(outgoing.len.into());
                 done += 1;
-                pool.complete(SlotRef {
-                    region,
-                    slot: chunk,
-                });
+                pool.complete(outgoing.slot_ref());
             });
             self.in_kernel -= done;
             if n < CHUNK {
@@ -160,22 +184,36 @@ impl<R: Rings> AfXdpPort<R> {
         }
     }
 
-    /// A share that the UMEM has and that is not in the transmit ring already: the share itself, or a copy.
-    /// Otherwise why it could not be had.
+    /// A share that the UMEM has and that is not in the transmit ring already, and its chunk: the share itself,
+    /// or a copy. Otherwise why it could not be had.
     #[inline]
-    fn own(&mut self, io: &mut Io, staged: Staged) -> Result<Staged, (Staged, Reason)> {
-        if staged.region == self.region && self.transmitting[staged.slot as usize] == 0 {
-            return Ok(staged);
+    fn own(&mut self, io: &mut Io, staged: Staged) -> Result<(Staged, u32), (Staged, Reason)> {
+        if let Some(first) = self.rings.first_chunk(io.pool.region(staged.region)) {
+            let chunk = first + staged.slot;
+            if self.transmitting[chunk as usize].len == 0 {
+                return Ok((staged, chunk));
+            }
         }
-        self.copy(io, staged)
+        let copy = self.copy(io, staged)?;
+        let Some(first) = self.rings.first_chunk(io.pool.region(self.region)) else {
+            // Cannot be: the region is what the UMEM was made of.
+            return Err((copy, Reason::SinkFull));
+        };
+        let chunk = first + copy.slot;
+        Ok((copy, chunk))
     }
 
     /// Puts a share among what goes on the transmit ring.
     #[inline]
-    fn submit(&mut self, io: &mut Io, own: Staged) {
-        self.transmitting[own.slot as usize] = own.len;
+    fn submit(&mut self, io: &mut Io, own: Staged, chunk: u32) {
+        self.transmitting[chunk as usize] = Outgoing {
+            slot: own.slot,
+            // A chunk is no longer.
+            len: own.len as u16,
+            region: own.region,
+        };
         self.transmits.push(Transmit {
-            chunk: own.slot,
+            chunk,
             offset: own.offset,
             len: own.len,
         });
@@ -186,12 +224,10 @@ impl<R: Rings> AfXdpPort<R> {
     #[cold]
     fn withdraw(&mut self, io: &mut Io) {
         for frame in self.transmits.drain(..) {
-            self.transmitting[frame.chunk as usize] = 0;
+            let outgoing = &mut self.transmitting[frame.chunk as usize];
+            let outgoing = std::mem::replace(outgoing, Outgoing::NONE);
             io.count(self.place.index).tx.drop(Reason::SinkFull);
-            io.pool.complete(SlotRef {
-                region: self.region,
-                slot: frame.chunk,
-            });
+            io.pool.complete(outgoing.slot_ref());
         }
     }
 
@@ -285,7 +321,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
                 Reason::SinkFull
             } else {
                 match self.own(io, staged) {
-                    Ok(own) => self.submit(io, own),
+                    Ok((own, chunk)) => self.submit(io, own, chunk),
                     Err((staged, reason)) => io.refuse(index, staged, reason),
                 }
                 continue;
@@ -321,7 +357,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
         if !self.attached {
             return usize::MAX;
         }
-        // Frames of other regions are copied into a slot of this one.
+        // Frames that are copied take a slot of this region.
         let cap = io.sink_cap.saturating_sub(self.in_flight());
         cap.min(io.pool.free_slots(self.region))
     }
@@ -330,13 +366,17 @@ impl<R: Rings> Port for AfXdpPort<R> {
         self.in_kernel
     }
 
+    fn is_held(&self) -> bool {
+        self.polling
+    }
+
     fn kernel(&self) -> Option<KernelCounters> {
         Some(self.rings.kernel())
     }
 
     /// The socket itself is closed when the port is dropped, which the kernel may take a while over
     /// (it waits for its readers): the region is retired before, so that nobody gets a slot that the
-    /// kernel might still fill.
+    /// kernel might still fill, and slots of other regions that it might still read stay with it as long.
     fn close(&mut self, io: &mut Io, reason: Reason) {
         if !self.attached {
             return;
@@ -344,15 +384,18 @@ impl<R: Rings> Port for AfXdpPort<R> {
         let index = self.place.index;
         self.harvest(io);
         io.pool.retire(self.region);
-        for (slot, len) in self.transmitting.iter_mut().enumerate() {
-            if std::mem::take(len) > 0 {
-                io.count(index).tx.drop(reason);
-                io.pool.complete(SlotRef {
-                    region: self.region,
-                    slot: slot as u32,
-                });
+        let mut left = Vec::with_capacity(self.in_kernel);
+        for outgoing in self.transmitting.iter_mut().filter(|o| o.len > 0) {
+            let slot = std::mem::replace(outgoing, Outgoing::NONE).slot_ref();
+            io.count(index).tx.drop(reason);
+            if slot.region == self.region {
+                // Its memory is not used again before the socket is closed.
+                io.pool.complete(slot);
+            } else {
+                left.push(slot);
             }
         }
+        io.pool.leave(self.rings.lease(), left);
         self.in_kernel = 0;
         // Frames that the kernel had received and we had not.
         let rx = &mut io.counters[index.0 as usize].rx;
@@ -364,7 +407,6 @@ impl<R: Rings> Port for AfXdpPort<R> {
         if self.polling {
             io.ring.cancel(self.rings.fd(), self.place);
             let _ = io.ring.submit();
-            self.polling = false;
         }
     }
 }

@@ -1,8 +1,5 @@
-//! Makes the UMEM and the socket of one queue. Run it in the interface's namespace: the kernel looks
-//! the interface up where the thread is, and memory is first touched on the core it runs on.
-
-// Hands the memory of a region to a socket.
-#![allow(unsafe_code)]
+//! Makes the socket of one queue over its part of the worker's memory. Run it in the interface's
+//! namespace: the kernel looks the interface up where the thread is.
 
 use std::{
     fmt, io,
@@ -13,9 +10,9 @@ use nix::net::if_::if_nametoindex;
 
 use super::{
     rings::Rings,
-    socket::{Sizes, Step, Umem, XdpRings},
+    socket::{Sizes, Step, XdpRings},
 };
-use crate::frame::{Backing, HugePages, Region, RegionError};
+use crate::frame::{Arena, Backing, Region};
 
 /// Bytes that the kernel keeps before each frame (XDP_PACKET_HEADROOM in linux/bpf.h).
 const XDP_HEADROOM: usize = 256;
@@ -59,36 +56,22 @@ pub struct QueueOptions {
     pub queue: u32,
     /// How to bind.
     pub mode: BindMode,
-    /// How many slots; rounded up to a power of two.
-    pub slots: u32,
-    /// 2048 or 4096 bytes; XDP leaves 256 fewer for the frame.
-    pub slot_size: u32,
-    /// What memory.
-    pub hugepages: HugePages,
+    /// Whether frames of the whole arena are transmitted; else the kernel gets the queue's part alone.
+    pub transmits: bool,
 }
 
 /// Why a queue could not be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// A number is outside what AF_XDP takes.
-    #[error("{interface} queue {queue}: {what}")]
-    Options {
-        /// The interface.
-        interface: String,
-        /// The queue.
-        queue: u32,
-        /// Which number, and what it may be.
-        what: String,
-    },
-    /// There is no memory.
-    #[error("{interface} queue {queue}: {source}")]
+    /// What had the queue's memory before still does.
+    #[error(
+        "{interface} queue {queue}: frames of the interface as it was before are still on their way"
+    )]
     Memory {
         /// The interface.
         interface: String,
         /// The queue.
         queue: u32,
-        /// Why.
-        source: RegionError,
     },
     /// The UMEM was refused.
     #[error("{interface} queue {queue}: no UMEM of {bytes} bytes: {source}{hint}")]
@@ -119,9 +102,13 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// Whether the same call may succeed in a moment: the kernel still releases the queue.
+    /// Whether the same call may succeed in a moment: the queue or its memory is still being released.
     pub fn is_busy(&self) -> bool {
-        matches!(self, OpenError::Bind { source, .. } if source.raw_os_error() == Some(libc::EBUSY))
+        match self {
+            OpenError::Memory { .. } => true,
+            OpenError::Bind { source, .. } => source.raw_os_error() == Some(libc::EBUSY),
+            OpenError::Umem { .. } => false,
+        }
     }
 }
 
@@ -150,50 +137,31 @@ impl OpenQueue {
     }
 }
 
-/// Makes the UMEM and binds the socket.
-pub fn open(options: &QueueOptions) -> Result<OpenQueue, OpenError> {
-    let QueueOptions {
-        interface, queue, ..
-    } = options;
-    let (interface, queue) = (interface.clone(), *queue);
-    let bad = |what: String| OpenError::Options {
+/// Takes a part of the arena for the queue's region, and binds a socket over it.
+///
+/// # Errors
+///
+/// See [`OpenError`].
+///
+/// # Panics
+///
+/// When the arena has no such part.
+pub fn open(options: &QueueOptions, arena: &Arena, part: usize) -> Result<OpenQueue, OpenError> {
+    let (interface, queue) = (&options.interface, options.queue);
+    let bind_error = |source: io::Error| OpenError::Bind {
+        hint: bind_hint(options.mode, &source),
         interface: interface.clone(),
         queue,
-        what,
+        source,
     };
-    let chunk = options.slot_size;
-    if ![2048, 4096].contains(&chunk) {
-        return Err(bad(format!("slot_size {chunk}: take 2048 or 4096")));
-    }
-    let slots = options.slots.max(256);
-    let Some(slots) = slots.checked_next_power_of_two() else {
-        return Err(bad(format!("{slots} slots are too many")));
-    };
-    let region =
-        Region::map(slots, chunk as usize, XDP_HEADROOM, options.hugepages).map_err(|source| {
-            OpenError::Memory {
-                interface: interface.clone(),
-                queue,
-                source,
-            }
-        })?;
-    let index = if_nametoindex(interface.as_str()).map_err(|errno| {
-        let source = io::Error::from(errno);
-        OpenError::Bind {
-            hint: bind_hint(options.mode, &source),
+    let Some((region, part)) = arena.take(part, XDP_HEADROOM) else {
+        return Err(OpenError::Memory {
             interface: interface.clone(),
             queue,
-            source,
-        }
-    })?;
-    let (base, bytes) = region.as_raw();
-    let umem = Umem {
-        base,
-        bytes,
-        chunk,
-        first: 0,
+        });
     };
-    let slots = region.slots().next_power_of_two();
+    let index = if_nametoindex(interface.as_str()).map_err(|e| bind_error(e.into()))?;
+    let slots = region.slots();
     let transmitted = slots.min(4096);
     let sizes = Sizes {
         // It holds every slot, so that filling it can never fail for want of room.
@@ -209,26 +177,20 @@ pub fn open(options: &QueueOptions) -> Result<OpenQueue, OpenError> {
             BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
             BindMode::Copy => libc::XDP_COPY,
         };
-    // SAFETY: the region goes with the rings, and the pool that takes both hands no slot to anybody that it
-    // has lent or submitted. The kernel keeps the pages of its own accord, should the region go first.
-    let (rings, granted) =
-        unsafe { XdpRings::open(umem, sizes, index, queue, flags) }.map_err(|(step, source)| {
-            match step {
-                Step::Socket | Step::Umem => OpenError::Umem {
-                    hint: umem_hint(&source),
-                    interface: interface.clone(),
-                    queue,
-                    bytes,
-                    source,
-                },
-                Step::Rings | Step::Bind => OpenError::Bind {
-                    hint: bind_hint(options.mode, &source),
-                    interface: interface.clone(),
-                    queue,
-                    source,
-                },
-            }
-        })?;
+    let opened = XdpRings::open(part, options.transmits, sizes, index, queue, flags);
+    let (rings, granted) = opened.map_err(|(step, source)| match step {
+        Step::Socket | Step::Umem(_) => OpenError::Umem {
+            hint: umem_hint(&source),
+            interface: interface.clone(),
+            queue,
+            bytes: match step {
+                Step::Umem(bytes) => bytes,
+                _ => region.as_raw().1,
+            },
+            source,
+        },
+        Step::Rings | Step::Bind => bind_error(source),
+    })?;
     Ok(OpenQueue {
         rings,
         region,

@@ -3,7 +3,10 @@
 
 use std::os::fd::BorrowedFd;
 
-use crate::worker::counters::KernelCounters;
+use crate::{
+    frame::{Lease, Region},
+    worker::counters::KernelCounters,
+};
 
 /// A received frame: where in which slot the kernel put it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +67,12 @@ pub trait Rings: Send {
     fn kick(&mut self) -> Kick;
     /// Takes the chunks of at most `max` frames that were transmitted. Answers how many there were.
     fn completed(&mut self, max: usize, each: impl FnMut(u32)) -> usize;
+    /// How many chunks the UMEM has.
+    fn chunks(&self) -> u32;
+    /// The chunk of the UMEM that a region's first slot is, if its slots are chunks of it.
+    fn first_chunk(&self, region: &Region) -> Option<u32>;
+    /// Ends when the socket is closed and the kernel reads no frame any more.
+    fn lease(&self) -> &Lease;
     /// What becomes readable when frames arrive.
     fn fd(&self) -> BorrowedFd<'_>;
     /// XDP_STATISTICS.

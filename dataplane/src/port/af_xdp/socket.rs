@@ -12,6 +12,7 @@ use std::{
     num::NonZeroUsize,
     os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     ptr::NonNull,
+    time::Duration,
 };
 
 use nix::{
@@ -27,20 +28,57 @@ use super::{
     ring::{Consumer, Offsets, Producer},
     rings::{Kick, Received, Rings, Transmit},
 };
-use crate::worker::counters::KernelCounters;
+use crate::{
+    frame::{Lease, Part, Region},
+    worker::counters::KernelCounters,
+};
 
 /// Memory that a socket's frames are in.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Umem {
-    /// Its first byte, at the beginning of a page.
-    pub(super) base: *mut u8,
+    /// The address of its first byte, at the beginning of a page.
+    pub(super) base: usize,
     /// Its length in bytes, in whole chunks.
-    pub(super) bytes: usize,
+    bytes: usize,
     /// Bytes of a chunk: 2048 or 4096.
-    pub(super) chunk: u32,
-    /// The chunk that the queue's own region begins with: the kernel fills no chunk before it.
-    pub(super) first: u32,
+    chunk: u32,
+    /// The chunk that the queue's own region begins with.
+    first: u32,
 }
+
+impl Umem {
+    pub(super) fn new(part: &Part, whole: bool) -> Self {
+        let (memory, first) = if whole {
+            (part.arena(), part.first_slot())
+        } else {
+            (part.own(), 0)
+        };
+        Self {
+            base: memory.0.addr().get(),
+            bytes: memory.1,
+            chunk: part.slot_size(),
+            first,
+        }
+    }
+
+    pub(super) fn chunks(&self) -> u32 {
+        (self.bytes >> self.chunk.trailing_zeros()) as u32
+    }
+
+    /// The chunk that a region's first slot is, if all of its slots are chunks.
+    #[inline]
+    pub(super) fn first_chunk(&self, region: &Region) -> Option<u32> {
+        let (base, bytes) = region.as_raw();
+        let at = base.addr().checked_sub(self.base)?;
+        let inside = at < self.bytes && bytes <= self.bytes - at;
+        (inside && region.slot_size() == self.chunk as usize)
+            .then_some((at >> self.chunk.trailing_zeros()) as u32)
+    }
+}
+
+/// How long a driver may read frames after a zero-copy socket is closed: it is told to stop by a worker of
+/// the kernel that waits for others (net/xdp/xsk_buff_pool.c, `xp_put_pool`).
+const ZERO_COPY_GRACE: Duration = Duration::from_secs(1);
 
 /// How many entries each ring has, powers of two.
 #[derive(Clone, Copy, Debug)]
@@ -56,8 +94,8 @@ pub(super) struct Sizes {
 pub(super) enum Step {
     /// socket(2).
     Socket,
-    /// XDP_UMEM_REG.
-    Umem,
+    /// XDP_UMEM_REG, with how many bytes.
+    Umem(usize),
     /// The sizes of rings and their mapping.
     Rings,
     /// bind(2), and asking what it granted.
@@ -73,8 +111,10 @@ pub struct XdpRings {
     fill: Producer<u64>,
     completion: Consumer<u64>,
     socket: OwnedFd,
-    /// The first chunk of the queue's own region.
-    first: u32,
+    // What follows outlasts the socket.
+    lease: Lease,
+    _part: Part,
+    umem: Umem,
     /// A chunk is `1 << shift` bytes.
     shift: u32,
 }
@@ -83,19 +123,20 @@ impl XdpRings {
     /// Makes a socket over `umem` and binds it to a queue of the interface with this index, in the calling
     /// thread's namespace.
     ///
-    /// # Safety
-    ///
-    /// The UMEM must stay mapped until the value is dropped; from its chunks the kernel reads what is
-    /// given to [`Rings::transmit`], and it writes what is given to [`Rings::fill`], until they come back or the
-    /// value is dropped.
-    pub(super) unsafe fn open(
-        umem: Umem,
+    /// The kernel then writes to the slots of `part`, the queue's own region, that are given to
+    /// [`Rings::fill`], and reads chunks that are given to [`Rings::transmit`], until they come back: the pool
+    /// lends them and has them submitted as long. With `transmits` the UMEM is the whole arena, else the
+    /// part alone.
+    pub(super) fn open(
+        part: Part,
+        transmits: bool,
         sizes: Sizes,
         interface: u32,
         queue: u32,
         flags: u16,
     ) -> Result<(Self, Granted), (Step, io::Error)> {
         let at = |step| move |error: io::Error| (step, error);
+        let umem = Umem::new(&part, transmits);
         let socket = socket().map_err(at(Step::Socket))?;
         let registration = libc::xdp_umem_reg {
             addr: umem.base as u64,
@@ -105,7 +146,7 @@ impl XdpRings {
             flags: 0,
             tx_metadata_len: 0,
         };
-        set(&socket, libc::XDP_UMEM_REG, &registration).map_err(at(Step::Umem))?;
+        set(&socket, libc::XDP_UMEM_REG, &registration).map_err(at(Step::Umem(umem.bytes)))?;
         for (option, size) in [
             (libc::XDP_UMEM_FILL_RING, sizes.fill),
             (libc::XDP_UMEM_COMPLETION_RING, sizes.completion),
@@ -173,7 +214,12 @@ impl XdpRings {
             fill,
             completion,
             socket,
-            first: umem.first,
+            lease: Lease::new(match granted {
+                Granted::Copy => Duration::ZERO,
+                Granted::ZeroCopy => ZERO_COPY_GRACE,
+            }),
+            _part: part,
+            umem,
             shift: umem.chunk.trailing_zeros(),
         };
         Ok((rings, granted))
@@ -183,14 +229,14 @@ impl XdpRings {
 impl Rings for XdpRings {
     #[inline]
     fn receive(&mut self, max: usize, mut each: impl FnMut(Received)) -> usize {
-        let (first, shift) = (self.first, self.shift);
+        let (first, shift) = (self.umem.first, self.shift);
         self.rx
             .consume(max, |desc| each(received(desc, first, shift)))
     }
 
     #[inline]
     fn ahead(&mut self, max: usize, mut each: impl FnMut(Received)) {
-        let (first, shift) = (self.first, self.shift);
+        let (first, shift) = (self.umem.first, self.shift);
         self.rx.peek(max, |desc| each(received(desc, first, shift)));
     }
 
@@ -201,7 +247,7 @@ impl Rings for XdpRings {
 
     #[inline]
     fn fill(&mut self, slots: &[u32]) -> bool {
-        let (first, shift) = (self.first, self.shift);
+        let (first, shift) = (self.umem.first, self.shift);
         let address = |slot: &u32| u64::from(first + slot) << shift;
         self.fill.produce(slots.iter().map(address))
     }
@@ -253,6 +299,19 @@ impl Rings for XdpRings {
         // The address as it was transmitted: its chunk is what is asked for.
         self.completion
             .consume(max, |address| each((address >> shift) as u32))
+    }
+
+    fn chunks(&self) -> u32 {
+        self.umem.chunks()
+    }
+
+    #[inline]
+    fn first_chunk(&self, region: &Region) -> Option<u32> {
+        self.umem.first_chunk(region)
+    }
+
+    fn lease(&self) -> &Lease {
+        &self.lease
     }
 
     fn fd(&self) -> BorrowedFd<'_> {

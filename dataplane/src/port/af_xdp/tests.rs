@@ -8,18 +8,20 @@ use std::{
     collections::VecDeque,
     os::fd::{AsFd, BorrowedFd},
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{socket::Umem, *};
 use crate::{
-    frame::HugePages,
+    frame::{Arena, HugePages, Lease},
     port::PortIndex,
     worker::{ring::Ring, wake::Waker},
 };
 
 const SLOTS: u32 = 256;
+const SLOT_SIZE: usize = 2048;
 const HEADROOM: usize = 256;
 
 /// Both sides of the four rings.
@@ -31,8 +33,9 @@ struct Kernel {
     tx_size: usize,
     sent: VecDeque<(u32, Vec<u8>)>,
     completion: VecDeque<u32>,
-    base: usize,
-    slot_size: usize,
+    /// Where the UMEM begins, and in it the port's own region.
+    umem: usize,
+    own: usize,
     down: bool,
 }
 
@@ -42,7 +45,7 @@ impl Kernel {
         let Some(slot) = self.fill.pop_front() else {
             return false;
         };
-        let at = self.base + slot as usize * self.slot_size + HEADROOM;
+        let at = self.own + slot as usize * SLOT_SIZE + HEADROOM;
         // SAFETY: the slot is lent (it came through the fill ring), and the region outlives the test.
         unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
         self.rx.push_back(Received {
@@ -59,7 +62,7 @@ impl Kernel {
             let Some(frame) = self.tx.pop_front() else {
                 return;
             };
-            let at = self.base + frame.chunk as usize * self.slot_size + frame.offset as usize;
+            let at = self.umem + frame.chunk as usize * SLOT_SIZE + frame.offset as usize;
             // SAFETY: the slot is submitted, so that its bytes do not change.
             let bytes = unsafe { std::slice::from_raw_parts(at as *const u8, frame.len as usize) };
             self.sent.push_back((frame.chunk, bytes.to_vec()));
@@ -75,6 +78,8 @@ impl Kernel {
 
 struct FakeRings {
     kernel: Arc<Mutex<Kernel>>,
+    umem: Umem,
+    lease: Lease,
     fd: nix::sys::eventfd::EventFd,
 }
 
@@ -141,6 +146,15 @@ impl Rings for FakeRings {
             n
         })
     }
+    fn chunks(&self) -> u32 {
+        self.umem.chunks()
+    }
+    fn first_chunk(&self, region: &Region) -> Option<u32> {
+        self.umem.first_chunk(region)
+    }
+    fn lease(&self) -> &Lease {
+        &self.lease
+    }
     fn fd(&self) -> BorrowedFd<'_> {
         self.fd.as_fd()
     }
@@ -153,8 +167,10 @@ struct Bench {
     io: Io,
     port: AfXdpPort<FakeRings>,
     kernel: Arc<Mutex<Kernel>>,
-    /// A region that is not the port's, where frames to transmit come from.
+    /// A region outside the arena, where frames to transmit come from.
     other: RegionId,
+    /// And one that is a part of it.
+    part: RegionId,
 }
 
 const INDEX: PortIndex = PortIndex(0);
@@ -164,15 +180,21 @@ fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
     let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
     let other = Region::map(512, 2048, 64, HugePages::Off).expect("memory");
     let other = io.pool.add(other).expect("room");
-    let region = Region::map(SLOTS, 2048, HEADROOM, HugePages::Off).expect("memory");
+    let arena = Arena::map(3, SLOTS, SLOT_SIZE as u32, HugePages::Off).expect("memory");
+    let (part, _) = arena.take(0, 64).expect("nobody has it");
+    let part = io.pool.add(part).expect("room");
+    let (region, own) = arena.take(2, HEADROOM).expect("nobody has it");
+    let umem = Umem::new(&own, true);
     let kernel = Arc::new(Mutex::new(Kernel {
         tx_size: 128,
-        base: region.as_raw().0 as usize,
-        slot_size: 2048,
+        umem: umem.base,
+        own: region.as_raw().0 as usize,
         ..Kernel::default()
     }));
     let rings = FakeRings {
         kernel: Arc::clone(&kernel),
+        umem,
+        lease: Lease::new(Duration::ZERO),
         fd: nix::sys::eventfd::EventFd::new().expect("an eventfd"),
     };
     let mut port = AfXdpPort::with_rings(
@@ -197,6 +219,7 @@ fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
         port,
         kernel,
         other,
+        part,
     }
 }
 
@@ -206,7 +229,11 @@ impl Bench {
     }
 
     fn frame(&mut self, bytes: &[u8]) -> Staged {
-        let mut frame = self.io.pool.alloc(self.other).expect("a free slot");
+        self.frame_in(self.other, bytes)
+    }
+
+    fn frame_in(&mut self, region: RegionId, bytes: &[u8]) -> Staged {
+        let mut frame = self.io.pool.alloc(region).expect("a free slot");
         assert!(self.io.pool.fill(&mut frame, bytes));
         self.io.pool.stage(frame)
     }
@@ -291,6 +318,76 @@ fn copy_mode_is_kicked_until_all_is_taken() {
 }
 
 #[test]
+fn a_frame_of_the_arena_is_transmitted_from_where_it_is() {
+    let mut b = bench(true, true, 100);
+    assert!(b.kernel(|k| k.deliver(&[1; 60])));
+    let mut batch = Vec::new();
+    b.port.receive(&mut b.io, &mut batch, 64);
+    let own = b.io.pool.stage(batch.pop().expect("one frame"));
+    let mut cut = b.frame_in(b.part, &[2; 1984]);
+    assert!(cut.cut_front(1900));
+    let whole = b.frame_in(b.part, &[3; 1700]);
+    let outside = b.frame(&[4; 60]);
+    // The ring holds a frame once: a second share of it is copied.
+    let again = b.io.pool.share(&whole);
+    let mut frames = vec![own, cut, whole, outside, again];
+    b.port.stage(&mut b.io, &mut frames);
+    b.port.flush(&mut b.io);
+    b.law();
+    assert_eq!(b.io.counters[0].tx.copied, 2);
+    let sent: Vec<_> = b.kernel(|k| {
+        let sent = k.sent.iter().map(|(_, bytes)| (bytes[0], bytes.len()));
+        sent.collect()
+    });
+    assert_eq!(sent, [(1, 60), (2, 84), (3, 1700), (4, 60), (3, 1700)]);
+    b.kernel(|k| k.complete(5));
+    b.port.flush(&mut b.io);
+    b.law();
+    assert_eq!(b.io.counters[0].tx.frames, 5);
+    let count = b.io.pool.count(b.part);
+    assert_eq!(count.free, count.total);
+}
+
+#[test]
+fn what_a_closed_socket_may_still_read_is_nobodys_until_it_is_gone() {
+    let mut b = bench(true, true, 100);
+    b.kernel(|k| k.down = true);
+    let mut frames: Vec<_> = (0..40u8).map(|i| b.frame_in(b.part, &[i; 60])).collect();
+    // One of them is also on its way elsewhere.
+    let elsewhere = b.io.pool.share(&frames[0]);
+    frames.push(b.frame(&[40; 60]));
+    b.port.stage(&mut b.io, &mut frames);
+    b.port.flush(&mut b.io);
+    b.port.close(&mut b.io, Reason::LinkDown);
+    b.law();
+    assert_eq!(b.io.counters[0].tx.dropped.get(Reason::LinkDown), 41);
+    assert_eq!(b.port.in_flight(), 0);
+    b.io.pool.release(elsewhere);
+    assert!(b.io.pool.collect().is_some(), "the port's own region");
+    assert_eq!(b.io.pool.count(b.part).kernel, 40);
+    assert!(b.io.pool.is_retiring());
+    drop(b.port);
+    assert!(b.io.pool.collect().is_none());
+    let count = b.io.pool.count(b.part);
+    assert_eq!((count.free, count.kernel), (SLOTS, 0));
+    assert!(!b.io.pool.is_retiring());
+    b.io.pool.audit().expect("the pool's law");
+}
+
+#[test]
+fn at_the_end_nothing_is_waited_for() {
+    let mut b = bench(false, true, 100);
+    b.kernel(|k| k.down = true);
+    let mut frames = vec![b.frame_in(b.part, &[1; 60])];
+    b.port.stage(&mut b.io, &mut frames);
+    b.port.close(&mut b.io, Reason::Shutdown);
+    assert_eq!(b.io.pool.count(b.part).kernel, 1);
+    b.io.pool.settle(true);
+    assert_eq!(b.io.pool.count(b.part).kernel, 0);
+    b.law();
+}
+
+#[test]
 fn what_does_not_fit_is_counted() {
     let cases: &[(usize, Reason)] = &[
         (13, Reason::TooShort),
@@ -360,6 +457,8 @@ enum Step {
     Receive(usize),
     FreeOne,
     Stage(usize),
+    StagePart(usize),
+    Forward(usize),
     Flush,
     KernelSends(usize),
     KernelCompletes(usize),
@@ -373,6 +472,8 @@ proptest! {
         (1usize..65).prop_map(Step::Receive),
         Just(Step::FreeOne),
         (1usize..80).prop_map(Step::Stage),
+        (1usize..80).prop_map(Step::StagePart),
+        (1usize..80).prop_map(Step::Forward),
         Just(Step::Flush),
         (1usize..64).prop_map(Step::KernelSends),
         (1usize..64).prop_map(Step::KernelCompletes),
@@ -395,6 +496,17 @@ proptest! {
                     let mut frames: Vec<_> = (0..n).map(|_| b.frame(&[2; 70])).collect();
                     b.port.stage(&mut b.io, &mut frames);
                 }
+                Step::StagePart(n) => {
+                    let n = n.min(b.io.pool.free_slots(b.part));
+                    let mut frames: Vec<_> = (0..n).map(|_| b.frame_in(b.part, &[3; 70])).collect();
+                    b.port.stage(&mut b.io, &mut frames);
+                }
+                Step::Forward(n) => {
+                    let mut held = held.borrow_mut();
+                    let from = held.len().saturating_sub(n);
+                    let mut frames: Vec<_> = held.drain(from..).map(|f| b.io.pool.stage(f)).collect();
+                    b.port.stage(&mut b.io, &mut frames);
+                }
                 Step::Flush => b.port.flush(&mut b.io),
                 Step::KernelSends(n) => b.kernel(|k| k.transmit(n)),
                 Step::KernelCompletes(n) => b.kernel(|k| k.complete(n)),
@@ -410,5 +522,11 @@ proptest! {
         prop_assert_eq!(b.io.counters[0].rx.frames, delivered);
         prop_assert_eq!(b.io.counters[0].tx.in_flight(), 0);
         prop_assert!(b.io.pool.collect().is_some());
+        drop(b.port);
+        prop_assert!(b.io.pool.collect().is_none());
+        for region in [b.other, b.part] {
+            let count = b.io.pool.count(region);
+            prop_assert_eq!(count.free, count.total);
+        }
     }
 }
