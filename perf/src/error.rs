@@ -21,6 +21,34 @@ pub enum BenchError {
     /// The core cannot be had.
     #[error(transparent)]
     NetNs(#[from] NetNsError),
+    /// No look at what arrives.
+    #[error(
+        "{interface}: cannot watch what arrives there: {message}; it takes root and Linux 6.6 (TCX)"
+    )]
+    Arrivals {
+        /// Where.
+        interface: String,
+        /// The refusal.
+        message: String,
+    },
+    /// No capture to play.
+    #[error("{path}: cannot write the capture to be played: {error}; TMPDIR names another folder")]
+    Capture {
+        /// Where.
+        path: String,
+        /// The refusal.
+        error: io::Error,
+    },
+    /// An interface's counters.
+    #[error("{interface}: no counters in {file}: {message}")]
+    Counters {
+        /// Which.
+        interface: String,
+        /// Where they should be.
+        file: &'static str,
+        /// What is wrong.
+        message: String,
+    },
     /// What the product is measured beside failed.
     #[error("{peer}: {message}")]
     Peer {

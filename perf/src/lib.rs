@@ -4,16 +4,21 @@
 //! ([`generator`]), starts the shipped product ([`product`]) and what it is compared with, in turn, and
 //! writes all of it into one [`report`]. [`generator`] serves tests as well.
 
+mod arrivals;
+mod capture;
 pub mod configuration;
 pub mod error;
 pub mod forward;
 pub mod generator;
 pub mod inline;
+mod interface;
 pub mod lab;
 pub mod load;
 pub mod measure;
 pub mod memory;
 mod peer;
 pub mod product;
+pub mod replay;
 pub mod report;
 pub mod session;
+mod watch;

@@ -160,7 +160,7 @@ impl Product {
         core: usize,
         interrupt: &Interrupt,
     ) -> Result<(Duration, Stats), BenchError> {
-        let schedstat = worker_of(self.child.id(), core)?;
+        let schedstat = thread_of(self.child.id(), &worker_name(core))?;
         let deadline = Instant::now() + PATIENCE;
         let mut stats = self.stats()?;
         loop {
@@ -189,7 +189,16 @@ impl Product {
     ///
     /// When there is none.
     pub fn worker_time(&self, core: usize) -> Result<Duration, BenchError> {
-        processor_time(&worker_of(self.child.id(), core)?)
+        self.thread_time(&worker_name(core))
+    }
+
+    /// The processor time of its thread of that name, as of the last tick or sleep.
+    ///
+    /// # Errors
+    ///
+    /// When there is none.
+    pub fn thread_time(&self, name: &str) -> Result<Duration, BenchError> {
+        processor_time(&thread_of(self.child.id(), name)?)
     }
 
     /// Ends it with SIGTERM.
@@ -242,7 +251,7 @@ fn moved(stats: &Stats) -> u64 {
 }
 
 /// The first number of schedstat: nanoseconds on a processor.
-fn processor_time(schedstat: &Path) -> Result<Duration, BenchError> {
+pub(crate) fn processor_time(schedstat: &Path) -> Result<Duration, BenchError> {
     let failed = |what: &dyn std::fmt::Display| {
         BenchError::Product(format!("{}: {what}", schedstat.display()))
     };
@@ -272,9 +281,13 @@ pub(crate) fn sibling(name: &str) -> Result<PathBuf, BenchError> {
     }
 }
 
-/// The schedstat of the thread `worker-CORE`.
-fn worker_of(pid: u32, core: usize) -> Result<PathBuf, BenchError> {
-    let name = format!("worker-{core}");
+/// A worker's thread, by its core.
+fn worker_name(core: usize) -> String {
+    format!("worker-{core}")
+}
+
+/// The schedstat of a thread.
+fn thread_of(pid: u32, name: &str) -> Result<PathBuf, BenchError> {
     let tasks = format!("/proc/{pid}/task");
     fs::read_dir(&tasks)
         .into_iter()

@@ -49,6 +49,14 @@ pub fn udp(size: usize) -> Vec<u8> {
     }
 }
 
+/// The simple IMIX, without check sequences: seven frames of 60 bytes, four of 590, one of 1,514; in an order
+/// that mixes them.
+pub fn imix() -> Vec<Vec<u8>> {
+    [60, 590, 60, 60, 590, 60, 1514, 60, 590, 60, 60, 590]
+        .map(udp)
+        .into()
+}
+
 /// Reads a frame's size from a command line.
 ///
 /// # Errors
@@ -79,5 +87,7 @@ mod tests {
             assert_eq!(parse(&frame).dst_port, TO_PORT);
         }
         assert_eq!(udp(0).len(), HEADERS);
+        let bytes: usize = imix().iter().map(Vec::len).sum();
+        assert_eq!((imix().len(), bytes), (12, 7 * 60 + 4 * 590 + 1514));
     }
 }

@@ -9,4 +9,5 @@ pub(crate) mod listener;
 pub(crate) mod raw_socket;
 pub(crate) mod tap;
 pub(crate) mod tap_floor;
+pub(crate) mod tcpreplay;
 pub(crate) mod writer;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use cli::{Failure, bench::Bench, compare::Compare, generate::Generate};
-use perf::{forward::Forward, inline::Inline};
+use perf::{forward::Forward, inline::Inline, replay::Replay};
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
 #[derive(Debug, Parser)]
@@ -38,6 +38,8 @@ enum Action {
     Compare(Compare),
     /// AF_XDP -> policy -> AF_XDP between two veths, beside a bare loop and the kernel's bridge with nftables
     Inline(Bench<Inline>),
+    /// Capture file -> TAP at top speed, and how well a pace is kept, beside tcpreplay
+    Replay(Bench<Replay>),
     /// Pour frames into an interface, from one core
     Generate(Generate),
 }
@@ -47,6 +49,7 @@ fn main() -> ExitCode {
         Action::Forward(bench) => bench.run(),
         Action::Compare(compare) => compare.run(),
         Action::Inline(bench) => bench.run(),
+        Action::Replay(bench) => bench.run(),
         Action::Generate(generate) => generate.run(),
     };
     match done {
