@@ -9,14 +9,14 @@ pub mod pcap;
 pub mod tap;
 pub mod vxlan;
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
 use crate::{
     frame::{Frame, Pool, RegionId, Staged},
     policy::Reason,
     worker::{
         counters::{KernelCounters, PortCounters},
-        ring::{Completion, Ring, Target},
+        ring::{Completion, Gathered, Header, Ring, Tag, Target},
         wake::Waker,
     },
 };
@@ -100,6 +100,33 @@ impl Io {
     #[inline]
     pub fn write(&mut self, file: Target, place: Place, staged: Staged) -> Result<(), Staged> {
         self.ring.write(&mut self.pool, file, place, staged)
+    }
+
+    /// Queues one write of a header and, behind it, the bytes of the first `n` shares. `false`, and the shares
+    /// stay, when the ring has no room. The ring must have been told to
+    /// [`prepare_gathers`](Ring::prepare_gathers), and the completion is for [`settle`](Self::settle).
+    ///
+    /// # Panics
+    ///
+    /// When there are fewer shares, or `n` is more than 64, when one is shorter than what the header stands
+    /// for, and when the header has more than 128 bytes.
+    #[inline]
+    pub fn write_parts(
+        &mut self,
+        file: Target,
+        place: Place,
+        header: Header<'_>,
+        shares: &mut VecDeque<Staged>,
+        n: usize,
+    ) -> bool {
+        self.ring
+            .write_parts(&mut self.pool, file, place, header, shares, n)
+    }
+
+    /// Ends the shares of a write of many parts that the kernel has answered, and says what they were.
+    #[inline]
+    pub fn settle(&mut self, tag: Tag) -> Gathered {
+        self.ring.settle(&mut self.pool, tag)
     }
 
     /// Queues a message to a connected socket: a header, and behind it the bytes of a share. The share comes

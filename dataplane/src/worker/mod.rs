@@ -196,7 +196,7 @@ impl Worker {
             let n = self.io.ring.reap(&mut self.completions);
             for i in 0..n {
                 let completion = self.completions[i];
-                moved |= matches!(completion.tag.op, Op::Read | Op::Write);
+                moved |= matches!(completion.tag.op, Op::Read | Op::Write | Op::Gather);
                 self.dispatch(completion);
             }
             if n < self.completions.capacity() {
@@ -218,9 +218,10 @@ impl Worker {
             Some(port) if self.generations[index] == tag.generation => {
                 port.complete(&mut self.io, completion);
             }
-            // Of a port that was closed, which counted it then: only the slot is to be had back.
+            // Of a port that was closed, which counted it then: only the slots are to be had back.
             _ => match tag.op {
                 Op::Write => self.io.pool.complete(tag.slot),
+                Op::Gather => drop(self.io.settle(tag)),
                 Op::Read => {
                     self.io.pool.reclaim(tag.slot);
                     if completion.result > 0 {

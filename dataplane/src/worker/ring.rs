@@ -6,6 +6,7 @@
 
 #[cfg(any(test, feature = "fake-kernel"))]
 pub mod fake;
+pub(crate) mod gather;
 mod send;
 mod tag;
 
@@ -17,8 +18,11 @@ use std::{
 
 use io_uring::{IoUring, opcode, squeue, types};
 
-use self::send::Envelopes;
-pub use self::tag::{Op, Tag};
+use self::{gather::Gathers, send::Envelopes};
+pub use self::{
+    gather::{Gathered, Header},
+    tag::{Op, Tag},
+};
 use crate::{
     frame::{Frame, MAX_REGIONS, Pool, Region, RegionId, Staged},
     port::Place,
@@ -66,9 +70,10 @@ pub enum RingError {
     },
 }
 
-/// The worker's ring, and what it tells the kernel of messages.
+/// The worker's ring, and what it tells the kernel of messages and of writes of many parts. The ring itself
+/// ends first.
 #[derive(Debug)]
-pub struct Ring(Inner, Envelopes);
+pub struct Ring(Inner, Envelopes, Gathers);
 
 enum Inner {
     Kernel(Box<IoUring>),
@@ -127,13 +132,17 @@ impl Ring {
             })?;
         // Refused, plain descriptors do as well.
         let _ = ring.submitter().register_files_sparse(FILES);
-        Ok(Self(Inner::Kernel(Box::new(ring)), Envelopes::default()))
+        Ok(Self::over(Inner::Kernel(Box::new(ring))))
     }
 
     /// A ring whose kernel is played from memory.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub fn fake() -> Self {
-        Self(Inner::Fake(fake::FakeRing::default()), Envelopes::default())
+        Self::over(Inner::Fake(fake::FakeRing::default()))
+    }
+
+    fn over(inner: Inner) -> Self {
+        Self(inner, Envelopes::default(), Gathers::default())
     }
 
     /// The played kernel.
@@ -297,8 +306,9 @@ impl Ring {
                 let entry = entry.user_data(tag.pack());
                 // SAFETY: a read or write refers to a slot of a registered region. The slot is lent or
                 // submitted until the completion is reaped, and the pool gives a region up only when
-                // every slot is free; a message refers to a slot and an envelope, see `Ring::send`; the
-                // other operations refer to no memory. Should the region be unmapped regardless (the
+                // every slot is free; a message refers to a slot and an envelope, see `Ring::send`, a write of
+                // many parts to slots and a gather, see `Ring::write_parts`; the other operations refer to no
+                // memory. Should the region be unmapped regardless (the
                 // worker unwinds), the kernel still holds the registered pages themselves.
                 if unsafe { ring.submission().push(&entry) }.is_ok() {
                     return true;

@@ -328,7 +328,7 @@ impl Port for TapPort {
         match completion.tag.op {
             Op::Read => self.read_done(io, completion),
             Op::Write => self.write_done(io, completion),
-            Op::Poll | Op::Cancel | Op::Wake => {}
+            Op::Poll | Op::Cancel | Op::Wake | Op::Gather => {}
         }
     }
 

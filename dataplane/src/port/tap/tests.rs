@@ -354,7 +354,7 @@ fn closing_counts_everything_and_loses_no_slot() {
     assert_eq!(b.dropped(Reason::Shutdown), 3);
     assert_eq!(b.io.counters[0].rx.dropped.get(Reason::Shutdown), 1);
     // The kernel still answers: cancelled reads, and writes that it had.
-    while let Some(pending) = b.io.ring.kernel().pending.first().copied() {
+    while let Some(pending) = b.io.ring.kernel().pending.first().cloned() {
         let result = match pending.tag.op {
             Op::Write => 60,
             _ => -libc::ECANCELED,

@@ -353,7 +353,7 @@ impl Port for VxlanPort {
                     (source.polling, source.ready) = (false, true);
                 }
             }
-            Op::Read | Op::Cancel | Op::Wake => {}
+            Op::Read | Op::Cancel | Op::Wake | Op::Gather => {}
         }
     }
 

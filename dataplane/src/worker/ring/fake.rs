@@ -9,13 +9,23 @@ use super::send::HEADER;
 use super::{Completion, Op, Tag, Target};
 
 /// An operation that the played kernel has and has not answered.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Pending {
     /// Which.
     pub tag: Tag,
     address: usize,
     len: usize,
     message: Option<Message>,
+    parts: Option<Parts>,
+}
+
+/// The list of the parts of a write, one entry for each.
+#[derive(Clone, Debug)]
+enum Parts {
+    /// Where it is; not read yet.
+    Queued { at: usize, count: usize },
+    /// As it was when the kernel read it: address and length of each.
+    Read(Vec<(usize, usize)>),
 }
 
 /// What a message is besides its second part.
@@ -37,6 +47,22 @@ impl Pending {
         assert_eq!(self.tag.op, Op::Write);
         // SAFETY: `Ring::write` promises that the bytes stay until the completion is reaped.
         unsafe { std::slice::from_raw_parts(self.address as *const u8, self.len) }
+    }
+
+    /// The bytes of a write of many parts, as they are now, each part for itself.
+    ///
+    /// # Panics
+    ///
+    /// When the operation is no such write, or was not submitted yet.
+    pub fn gathered(&self) -> Vec<&[u8]> {
+        let Some(Parts::Read(parts)) = &self.parts else {
+            panic!("not read: {:?}", self.parts);
+        };
+        let part = |&(address, len): &(usize, usize)| {
+            // SAFETY: `Ring::write_parts` promises that the bytes stay until the completion is settled.
+            unsafe { std::slice::from_raw_parts(address as *const u8, len) }
+        };
+        parts.iter().map(part).collect()
     }
 
     /// Where a message goes, its header and the frame behind it.
@@ -67,12 +93,28 @@ pub struct FakeRing {
 
 impl FakeRing {
     pub(in crate::worker) fn push(&mut self, tag: Tag, address: usize, len: usize) -> bool {
-        let message = None;
+        let (message, parts) = (None, None);
         self.take(Pending {
             tag,
             address,
             len,
             message,
+            parts,
+        })
+    }
+
+    /// Takes a write of many parts, whose list is at `parts`; it is read at the next
+    /// [`consume`](Self::consume).
+    pub(super) fn push_parts(&mut self, tag: Tag, parts: *const libc::iovec, count: u32) -> bool {
+        self.take(Pending {
+            tag,
+            address: 0,
+            len: 0,
+            message: None,
+            parts: Some(Parts::Queued {
+                at: parts as usize,
+                count: count as usize,
+            }),
         })
     }
 
@@ -89,6 +131,7 @@ impl FakeRing {
             address: 0,
             len: 0,
             message: Some(Message::Queued { file, at }),
+            parts: None,
         })
     }
 
@@ -109,12 +152,18 @@ impl FakeRing {
         !self.pending.iter().any(queued)
     }
 
-    /// Reads the messages that were taken, as the kernel does when they are submitted.
+    /// Reads the messages and the lists of parts that were taken, as the kernel does when they are submitted.
     pub fn consume(&mut self) {
         if self.stuck {
             return;
         }
         for pending in &mut self.pending {
+            if let Some(&Parts::Queued { at, count }) = pending.parts.as_ref() {
+                // SAFETY: `Ring::write_parts` promises that the list of the parts stays until it is consumed.
+                let parts = unsafe { std::slice::from_raw_parts(at as *const libc::iovec, count) };
+                let read = parts.iter().map(|p| (p.iov_base as usize, p.iov_len));
+                pending.parts = Some(Parts::Read(read.collect()));
+            }
             let Some(Message::Queued { file, at }) = pending.message else {
                 continue;
             };

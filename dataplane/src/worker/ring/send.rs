@@ -233,7 +233,7 @@ mod tests {
             ring.submit().expect("a fake ring submits");
             let mut completions = Vec::with_capacity(ENTRIES as usize + 1);
             for n in (0..ENTRIES).map(|n| n + round).chain([0]) {
-                let first = ring.kernel().pending[0];
+                let first = ring.kernel().pending[0].clone();
                 let bytes = n.to_be_bytes();
                 assert_eq!(first.sent(), (file, header(n), &bytes[..]));
                 ring.kernel().answer(0, 12);

@@ -19,6 +19,9 @@ pub enum Op {
     Cancel = 4,
     /// The worker was woken.
     Wake = 5,
+    /// Bytes of several parts went out. The tag's slot is the number of a gather of the ring, which names the
+    /// slots.
+    Gather = 6,
 }
 
 /// What an operation carries through the kernel: 4 bits of kind, 12 of generation, 12 of port, 8 of
@@ -31,7 +34,7 @@ pub struct Tag {
     pub generation: u16,
     /// Whose operation.
     pub port: PortIndex,
-    /// Which slot, for reads and writes.
+    /// Which slot, for reads and writes; for those of many parts which gather.
     pub slot: SlotRef,
 }
 
@@ -74,6 +77,7 @@ impl Tag {
                 3 => Op::Poll,
                 4 => Op::Cancel,
                 5 => Op::Wake,
+                6 => Op::Gather,
                 _ => return None,
             },
             generation: (bits >> 48) as u16 & (Self::GENERATIONS - 1),
@@ -95,7 +99,7 @@ mod tests {
     proptest! {
         #[test]
         fn a_tag_survives_the_kernel(
-            op in prop_oneof![Just(Op::Write), Just(Op::Read), Just(Op::Poll), Just(Op::Cancel), Just(Op::Wake)],
+            op in prop_oneof![Just(Op::Write), Just(Op::Read), Just(Op::Poll), Just(Op::Cancel), Just(Op::Wake), Just(Op::Gather)],
             generation in 0..Tag::GENERATIONS,
             port in 0u16..1 << 12,
             region: u8,
