@@ -1,5 +1,5 @@
 //! Whole frames on their way: a TAP or TUN port receives them from a played kernel, they are parsed, judged,
-//! staged on a TAP and a TUN sink or freed, and the kernel answers the writes as the input says. The pool's
+//! staged on a TAP (some with TCP trains) and a TUN sink or freed, and the kernel answers the writes as the input says. The pool's
 //! law is asserted after every step, the counters' laws at the end, when every slot must be free.
 //!
 //! Input: one byte for the kernel's moods, then frames: two bytes of length (little-endian), the bytes.
@@ -85,6 +85,7 @@ impl Bench {
                 },
                 longest: if index == 2 { 600 } else { 1518 },
                 source: index == 0,
+                gso: index == 1 && mood & 0x20 != 0,
             };
             let mut port = TapPort::new(format!("tap{index}"), queue, options);
             let place = Place {
@@ -125,9 +126,14 @@ impl Bench {
     /// The kernel answers every write; all completions are delivered.
     fn answer(&mut self) {
         let kernel = self.io.ring.kernel();
-        while let Some(write) = kernel.pending.iter().position(|p| p.tag.op == Op::Write) {
-            let pending = kernel.pending[write];
-            let length = pending.written().len() as i32;
+        kernel.consume();
+        let is_write = |op| matches!(op, Op::Write | Op::Gather);
+        while let Some(write) = kernel.pending.iter().position(|p| is_write(p.tag.op)) {
+            let pending = &kernel.pending[write];
+            let length = match pending.tag.op {
+                Op::Write => pending.written().len() as i32,
+                _ => pending.gathered().iter().map(|part| part.len() as i32).sum(),
+            };
             let refused = self.answer != 0 && pending.tag.port == PortIndex(1);
             kernel.answer(write, if refused { self.answer } else { length });
         }

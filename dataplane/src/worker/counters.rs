@@ -84,6 +84,8 @@ pub struct TxCounters {
     pub kicks: u64,
     /// Frames that were copied because their slot belongs to another region (AF_XDP).
     pub copied: u64,
+    /// Writes that carried several TCP segments as one (a TAP with `gso`). The frames count as they came.
+    pub trains: u64,
 }
 
 impl TxCounters {

@@ -6,7 +6,7 @@
 
 #[cfg(any(test, feature = "fake-kernel"))]
 pub mod fake;
-pub(crate) mod gather;
+mod gather;
 mod send;
 mod tag;
 
@@ -18,6 +18,7 @@ use std::{
 
 use io_uring::{IoUring, opcode, squeue, types};
 
+pub(crate) use self::gather::SHARES;
 use self::{gather::Gathers, send::Envelopes};
 pub use self::{
     gather::{Gathered, Header},

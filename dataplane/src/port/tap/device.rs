@@ -1,7 +1,7 @@
 //! TAP and TUN devices: made through /dev/net/tun, a descriptor for each queue, gone with the last one
 //! (drivers/net/tun.c, `tun_set_iff`). Nothing more is set up here.
 
-// TUNSETIFF takes the address of a structure.
+// TUNSETIFF and TUNSETVNETHDRSZ take addresses.
 #![allow(unsafe_code)]
 
 use std::{
@@ -10,7 +10,7 @@ use std::{
     os::fd::{AsRawFd, OwnedFd},
 };
 
-use super::Layer;
+use super::{Layer, train::VIRTIO};
 
 /// The kernel's limit for the name of an interface, without the terminating zero (IFNAMSIZ - 1,
 /// include/uapi/linux/if.h).
@@ -23,6 +23,23 @@ const CLONE_DEVICE: &str = "/dev/net/tun";
 
 mod request {
     nix::ioctl_write_int!(tunsetiff, b'T', 202);
+    nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
+}
+
+/// What to make.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    /// What goes through it.
+    pub layer: Layer,
+    /// Whether what is written to it and read from it has a virtio header before it, which says what a card has
+    /// merged (IFF_VNET_HDR); see [`TapOptions::gso`](super::TapOptions::gso).
+    pub gso: bool,
+}
+
+impl From<Layer> for Shape {
+    fn from(layer: Layer) -> Self {
+        Self { layer, gso: false }
+    }
 }
 
 /// Why there is no device.
@@ -125,7 +142,13 @@ pub fn check_name(name: &str) -> Result<(), DeviceError> {
 ///
 /// When the name is none or in use (a device that exists is never joined), and when the kernel refuses.
 /// Nothing is left behind then.
-pub fn make(name: &str, layer: Layer, queues: usize) -> Result<Vec<OwnedFd>, DeviceError> {
+pub fn make(
+    name: &str,
+    shape: impl Into<Shape>,
+    queues: usize,
+) -> Result<Vec<OwnedFd>, DeviceError> {
+    let shape = shape.into();
+    let layer = shape.layer;
     check_name(name)?;
     if !(1..=QUEUES_MAX).contains(&queues) {
         return Err(DeviceError::Queues {
@@ -146,7 +169,7 @@ pub fn make(name: &str, layer: Layer, queues: usize) -> Result<Vec<OwnedFd>, Dev
                     error,
                 })?;
             // The first must not exist yet, the others join it.
-            attach(&file, name, layer, queue == 0).map_err(|error| DeviceError::Create {
+            attach(&file, name, shape, queue == 0).map_err(|error| DeviceError::Create {
                 layer,
                 name: name.into(),
                 queue,
@@ -158,14 +181,17 @@ pub fn make(name: &str, layer: Layer, queues: usize) -> Result<Vec<OwnedFd>, Dev
 }
 
 /// TUNSETIFF: makes the device, or adds a queue to it. `exclusive`: EBUSY when the name is in use.
-fn attach(file: &File, name: &str, layer: Layer, exclusive: bool) -> io::Result<()> {
+fn attach(file: &File, name: &str, shape: Shape, exclusive: bool) -> io::Result<()> {
     let mut flags = libc::IFF_NO_PI | libc::IFF_MULTI_QUEUE;
-    flags |= match layer {
+    flags |= match shape.layer {
         Layer::Ethernet => libc::IFF_TAP,
         Layer::Ip => libc::IFF_TUN,
     };
     if exclusive {
         flags |= libc::IFF_TUN_EXCL;
+    }
+    if shape.gso {
+        flags |= libc::IFF_VNET_HDR;
     }
     let mut ifreq = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
@@ -180,6 +206,11 @@ fn attach(file: &File, name: &str, layer: Layer, exclusive: bool) -> io::Result<
     // SAFETY: TUNSETIFF reads and writes one `struct ifreq`, which lives here and has that layout; the
     // request is declared with an int, as the kernel does, and takes the address in its place.
     unsafe { request::tunsetiff(file.as_raw_fd(), (&raw mut ifreq) as u64) }?;
+    if shape.gso {
+        let size = VIRTIO as libc::c_int;
+        // SAFETY: TUNSETVNETHDRSZ reads one int, which lives here.
+        unsafe { request::tunsetvnethdrsz(file.as_raw_fd(), &raw const size) }?;
+    }
     Ok(())
 }
 

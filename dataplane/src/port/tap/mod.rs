@@ -9,6 +9,7 @@ pub mod device;
 mod packet;
 #[cfg(test)]
 mod tests;
+mod train;
 
 use std::{
     collections::VecDeque,
@@ -23,8 +24,9 @@ use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
     frame::{Frame, Staged},
     policy::Reason,
-    worker::ring::{Completion, Op, Target},
+    worker::ring::{Completion, Gathered, Header, Op, Target},
 };
+use train::Train;
 
 /// Reads that wait in the kernel; 64 do 30 % better than read(2), and stay in order.
 const PARKED: usize = 64;
@@ -58,6 +60,9 @@ pub struct TapOptions {
     pub longest: usize,
     /// Whether the worker receives from it.
     pub source: bool,
+    /// Whether TCP segments that stand one behind the other are written as one, as a card hands them on that
+    /// has merged them. The device must have been [made](device::make) for that.
+    pub gso: bool,
 }
 
 /// One queue of a TAP or TUN device.
@@ -157,7 +162,11 @@ impl TapPort {
         let slot = done.tag.slot;
         if done.result > 0 {
             let headroom = io.pool.region(slot.region).headroom();
-            if let Some(frame) = io.pool.receive(slot, headroom, done.result as usize) {
+            if let Some(mut frame) = io.pool.receive(slot, headroom, done.result as usize) {
+                if self.options.gso {
+                    // It says nothing: without TUNSETOFFLOAD the host cuts and sums all that it sends.
+                    frame.cut_front(train::VIRTIO.min(frame.len()));
+                }
                 self.arrived.push(frame);
             }
             return;
@@ -170,28 +179,72 @@ impl TapPort {
     }
 
     fn write_done(&mut self, io: &mut Io, done: Completion) {
-        self.writing -= 1;
         io.pool.complete(done.tag.slot);
+        self.written(
+            io,
+            done.result,
+            Gathered {
+                frames: 1,
+                bytes: u64::from(done.result.max(0) as u32),
+            },
+        );
+    }
+
+    /// Counts what came of a write of so many frames, which the kernel takes or refuses as a whole.
+    #[inline]
+    fn written(&mut self, io: &mut Io, result: i32, what: Gathered) {
+        self.writing -= what.frames as usize;
         let tx = &mut io.count(self.place.index).tx;
-        if done.result >= 0 {
-            tx.written(done.result as usize);
+        if result >= 0 {
+            tx.frames += what.frames;
+            tx.bytes += what.bytes;
+            tx.trains += u64::from(what.frames > 1);
             self.down = false;
             return;
         }
-        match -done.result {
+        match -result {
             // IFF_UP is not set; the device is still there.
             libc::EIO => {
-                tx.drop(Reason::LinkDown);
+                tx.dropped.add(Reason::LinkDown, what.frames);
                 self.link_down(io);
             }
             errno @ (libc::EBADFD | libc::EBADF | libc::ENODEV) => {
-                tx.drop(Reason::LinkDown);
+                tx.dropped.add(Reason::LinkDown, what.frames);
                 self.die(io, errno, "write to");
             }
             errno => {
-                tx.drop(Reason::WriteError);
+                tx.dropped.add(Reason::WriteError, what.frames);
                 self.complain(io, errno);
             }
+        }
+    }
+
+    /// Writes what is staged, with a virtio header before each write and TCP trains coupled.
+    fn flush_trains(&mut self, io: &mut Io) {
+        while !self.staged.is_empty() {
+            let frames = self.staged.iter().map(|share| io.pool.staged_bytes(share));
+            let train = Train::of(frames);
+            let (header, n) = match &train {
+                Some(train) => {
+                    let header = Header {
+                        bytes: train.header(),
+                        instead_of: train.instead_of,
+                    };
+                    (header, train.frames)
+                }
+                None => {
+                    let header = Header {
+                        bytes: &train::ALONE,
+                        instead_of: 0,
+                    };
+                    (header, 1)
+                }
+            };
+            if !io.write_parts(self.file, self.place, header, &mut self.staged, n) {
+                // The ring has no room: the rest keeps its order and waits for the next turn.
+                return;
+            }
+            self.writing += n;
         }
     }
 
@@ -243,6 +296,9 @@ impl Port for TapPort {
                 Layer::Ip => packet::HEADER,
             };
             io.region_for(&self.name, headroom)?;
+        }
+        if self.options.gso {
+            io.ring.prepare_gathers();
         }
         self.file = io.ring.show(self.queue.as_fd(), place);
         self.staged.reserve(io.sink_cap);
@@ -314,6 +370,9 @@ impl Port for TapPort {
     }
 
     fn flush(&mut self, io: &mut Io) {
+        if self.options.gso {
+            return self.flush_trains(io);
+        }
         while let Some(staged) = self.staged.pop_front() {
             if let Err(staged) = io.write(self.file, self.place, staged) {
                 // The ring has no room: the rest keeps its order and waits for the next turn.
@@ -328,7 +387,11 @@ impl Port for TapPort {
         match completion.tag.op {
             Op::Read => self.read_done(io, completion),
             Op::Write => self.write_done(io, completion),
-            Op::Poll | Op::Cancel | Op::Wake | Op::Gather => {}
+            Op::Gather => {
+                let what = io.settle(completion.tag);
+                self.written(io, completion.result, what);
+            }
+            Op::Poll | Op::Cancel | Op::Wake => {}
         }
     }
 
