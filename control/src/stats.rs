@@ -113,6 +113,9 @@ pub struct TxStats {
     /// Frames copied because their slot belongs to another region (AF_XDP). Left out when zero.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub copied: u64,
+    /// Writes that carried several TCP segments as one (a TAP with `gso`). Left out when zero.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub trains: u64,
 }
 
 /// One pipeline, summed over workers: `received == forwarded + dropped + in_flight`. What the kernel
@@ -272,6 +275,7 @@ impl TxStats {
             in_flight.unwrap_or_else(|| tx.offered.saturating_sub(tx.frames + tx.dropped.total()));
         self.kicks += tx.kicks;
         self.copied += tx.copied;
+        self.trains += tx.trains;
     }
 }
 

@@ -151,6 +151,7 @@ fn beside_table(now: &Stats) -> Table {
             ("checksums_finished", port.checksums_finished),
             ("tx kicks", port.tx.kicks),
             ("tx copied", port.tx.copied),
+            ("tx trains", port.tx.trains),
         ];
         let kernel = port.kernel.iter().map(|(what, &n)| (what.as_str(), n));
         let ours = ours.into_iter().map(|(what, n)| (what.to_owned(), n));

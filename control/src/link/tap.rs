@@ -8,7 +8,7 @@ use std::os::fd::OwnedFd;
 
 use dataplane::port::tap::{
     Layer,
-    device::{self, DeviceError},
+    device::{self, DeviceError, Shape},
 };
 
 use super::{
@@ -75,6 +75,8 @@ pub struct TapOptions {
     pub layer: Layer,
     /// Bytes behind the Ethernet header; `None` leaves the kernel's 1,500.
     pub mtu: Option<u32>,
+    /// Whether writes and reads have a virtio header before them, so that trains can be written.
+    pub gso: bool,
     /// How many descriptors.
     pub queues: usize,
     /// For listeners alone: the host neither speaks nor listens there.
@@ -87,6 +89,7 @@ impl TapOptions {
         Self {
             name: name.into(),
             layer: Layer::Ethernet,
+            gso: false,
             mtu: None,
             queues: 1,
             passive: false,
@@ -135,7 +138,11 @@ impl Tap {
                 kind: link.kind,
             });
         }
-        let make = || device::make(name, options.layer, options.queues);
+        let shape = Shape {
+            layer: options.layer,
+            gso: options.gso,
+        };
+        let make = || device::make(name, shape, options.queues);
         let fds = in_netns(ns, make)?.map_err(device_error)?;
         let link = netlink
             .link_by_name(name)
@@ -156,13 +163,18 @@ impl Tap {
         }
         if options.passive {
             // Before it is up: there is no moment at which the host could answer.
-            tap.make_passive(ns, &mut netlink)?;
+            tap.make_passive(ns, &mut netlink, options.gso)?;
         }
         netlink.set_up(link.ifindex, true).map_err(netlink_error)?;
         Ok(tap)
     }
 
-    fn make_passive(&mut self, ns: &NetNs, netlink: &mut Netlink) -> Result<(), TapError> {
+    fn make_passive(
+        &mut self,
+        ns: &NetNs,
+        netlink: &mut Netlink,
+        gso: bool,
+    ) -> Result<(), TapError> {
         netlink
             .set_noarp(self.ifindex, true)
             .map_err(|error| TapError::Netlink {
@@ -183,7 +195,10 @@ impl Tap {
             ));
         }
         let ethtool = Ethtool::open(ns);
-        if let Err(error) = ethtool.and_then(|ethtool| ethtool.set(&self.name, &MERGING, false)) {
+        // With trains there are frames of 64 KiB, which a smaller ring would have cut.
+        if !gso
+            && let Err(error) = ethtool.and_then(|ethtool| ethtool.set(&self.name, &MERGING, false))
+        {
             self.notes.push(format!(
                 "{}: GSO and GRO stay on, so tcpdump --immediate-mode has room for few frames ({error})",
                 self.name
@@ -220,6 +235,7 @@ mod tests {
             let options = TapOptions {
                 name: "lc0".into(),
                 layer,
+                gso: false,
                 mtu: Some(9000),
                 queues: 2,
                 passive: true,

@@ -66,16 +66,17 @@ fn the_json_has_the_documented_shape() {
 }
 
 #[test]
-fn kicks_and_copies_are_shown_when_there_are_any() {
+fn what_is_beside_is_shown_when_there_is_any() {
     let mut counters = queue();
     counters.tx.kicks = 4;
     counters.tx.copied = 6;
+    counters.tx.trains = 2;
     let mut port = PortStats::default();
     port.add(&counters, None);
     let json = serde_json::to_value(&port).unwrap();
     assert_eq!(
-        (&json["tx"]["kicks"], &json["tx"]["copied"]),
-        (&4.into(), &6.into())
+        ["kicks", "copied", "trains"].map(|what| &json["tx"][what]),
+        [4, 6, 2].map(serde_json::Value::from).each_ref()
     );
 }
 
@@ -199,7 +200,7 @@ proptest! {
             port.add(&PortCounters {
                 rx: RxCounters { frames: came, bytes: came, forwarded: went, dropped: drops },
                 tx: TxCounters {
-                    offered: came, frames: went, bytes: went, dropped: drops, kicks, copied: 0,
+                    offered: came, frames: went, bytes: went, dropped: drops, kicks, copied: 0, trains: 0,
                 },
                 checksums_finished: 0,
             }, Some(in_flight));

@@ -496,7 +496,7 @@ ports
   uplink  in       af_xdp on eth0, queues 0-1, mode auto, checksums auto, offloads fix (ixgbe, mtu 1500)
   sample  in       pcap sample.pcapng at 1000 frames a second, for ever
   slow    in       pcap sample.pcapng at 0.5 times its original pace
-  lc0     out      tap lc0 in namespace ids, to be made, mtu 9000, 2 queues, passive, waits 5s for a listener
+  lc0     out      tap lc0 in namespace ids, to be made, mtu 9000, 2 queues, passive, TCP trains, waits 5s for a listener
   record  out      pcap record-%Y%m%d-%H%M%S.pcapng, compressed with zstd, a new file after 100MB or 60s or 1000000 frames, the last 10 kept
 pipelines
   uplink, sample -> web (filtered, 4 rules, ARP passes) -> lc0
@@ -509,9 +509,9 @@ workers
 engine
   2 workers, 87 MiB of frame memory (huge pages: off), batches of 32, idle: busy
 note: port \"down\" (line 23) is in no pipeline; it is not opened
-note: port \"packets\" (line 52) is in no pipeline; it is not opened
-note: port \"far\" (line 65) is in no pipeline; it is not opened
-note: port \"beside\" (line 79) is in no pipeline; it is not opened
+note: port \"packets\" (line 53) is in no pipeline; it is not opened
+note: port \"far\" (line 66) is in no pipeline; it is not opened
+note: port \"beside\" (line 80) is in no pipeline; it is not opened
 ";
     assert_eq!(plan, expected);
 }
@@ -529,6 +529,35 @@ fn a_tun() {
         "slots of 4096 bytes",
     ] {
         assert!(plan.contains(line), "{line:?} is not in\n{plan}");
+    }
+}
+
+/// Only where frames are read into slots does the header before them take room there.
+#[test]
+fn a_tap_with_trains() {
+    for (rest, line, slots) in [
+        (
+            "[[pipelines]]\nfrom = ['sample']\nto = ['lc0']",
+            "lc0     out      tap lc0, to be made, mtu 4010, passive, TCP trains\n",
+            4096,
+        ),
+        (
+            "[[pipelines]]\nfrom = ['sample']\nto = ['lc0']\n[[pipelines]]\nfrom = ['lc0']\nto = ['far']",
+            "lc0     in, out  tap lc0, to be made, mtu 4010, TCP trains\n",
+            4160,
+        ),
+    ] {
+        let text = format!(
+            "[ports.sample]\nkind = 'pcap'\npath = 'sample.pcapng'\n[ports.lc0]\nkind = 'tap'\nmtu = 4010\ngso = true\n[ports.far]\nkind = 'tap'\n{rest}"
+        );
+        let plan = super::plan(&text, "2", &FakeMachine)
+            .expect("a plan")
+            .to_string();
+        assert!(plan.contains(line), "{line:?} is not in\n{plan}");
+        assert!(
+            plan.contains(&format!("slots of {slots} bytes")),
+            "{slots}\n{plan}"
+        );
     }
 }
 

@@ -61,6 +61,7 @@ netns = "ids"
 mtu = 9000
 wait_for_consumer = "5s"
 passive = true
+gso = true
 
 [ports.packets]
 kind = "tap"

@@ -27,6 +27,7 @@ pub(super) struct TapDevice {
     queues: Vec<Option<OwnedFd>>,
     mtu: u32,
     layer: Layer,
+    gso: bool,
     source: bool,
     wait: Option<Duration>,
     /// Who listens, opened while the namespace can be entered.
@@ -43,6 +44,7 @@ impl TapDevice {
             &TapOptions {
                 name: config.device.value.clone(),
                 layer: config.layer(),
+                gso: config.gso(),
                 mtu: Some(config.mtu.value),
                 queues: port.queues.len(),
                 passive: port.passive(),
@@ -57,6 +59,7 @@ impl TapDevice {
             tap,
             mtu: config.mtu.value,
             layer: config.layer(),
+            gso: config.gso(),
             source: port.source,
             wait: config.wait_for_consumer,
         })
@@ -78,6 +81,7 @@ impl Device for TapDevice {
                 Layer::Ip => self.mtu as usize,
             },
             source: self.source,
+            gso: self.gso,
         };
         Ok(Some(Box::new(TapPort::new(
             self.tap.name.clone(),
@@ -90,9 +94,10 @@ impl Device for TapDevice {
         std::mem::take(&mut self.tap.notes)
     }
 
-    /// Which sort of device it is, where that is not the kind's own.
+    /// Which sort of device it is, where that is not the kind's own, or that trains are written.
     fn mode(&self) -> String {
         match self.layer {
+            Layer::Ethernet if self.gso => "gso".to_owned(),
             Layer::Ethernet => String::new(),
             Layer::Ip => "tun".to_owned(),
         }

@@ -21,6 +21,9 @@ use crate::{
 /// The largest MTU that a TAP takes: 65,535 less an Ethernet header (drivers/net/tun.c).
 const LARGEST_MTU: u64 = 65_521;
 
+/// What stands before a frame on a device that takes trains: a virtio_net_hdr (include/uapi/linux/virtio_net.h).
+const VIRTIO: u32 = 10;
+
 choice! {
     /// What sort of device it is.
     DeviceType {
@@ -53,6 +56,9 @@ pub struct Tap {
     /// port as a source.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<At<bool>>,
+    /// Whether TCP segments of one flow that stand one behind the other are written as one; `None` is no.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gso: Option<At<bool>>,
 }
 
 impl Tap {
@@ -75,6 +81,14 @@ impl Tap {
         let mtu = table.take_at("mtu", |v| v.integer(68..=LARGEST_MTU).map(|mtu| mtu as u32));
         let wait_for_consumer = table.take("wait_for_consumer", |v| v.duration());
         let passive = table.take_at("passive", |v| v.boolean());
+        let is_tun = device_type == Some(DeviceType::Tun);
+        let gso = table.take_at("gso", |v| match v.boolean()? {
+            true if is_tun => {
+                v.error("is for devices of layer 2: TCP trains are not written to a TUN; leave it out, or type");
+                None
+            }
+            gso => Some(gso),
+        });
         Some(Self {
             device: device?,
             device_type: device_type.unwrap_or_default(),
@@ -85,7 +99,13 @@ impl Tap {
             }),
             wait_for_consumer,
             passive,
+            gso,
         })
+    }
+
+    /// Whether trains are written.
+    fn gso(&self) -> bool {
+        self.gso.as_deref() == Some(&true)
     }
 
     /// What goes through the device.
@@ -127,8 +147,13 @@ impl Kind for Tap {
         self.netns.as_ref()
     }
 
-    fn largest_frame(&self, _port: &PlannedPort) -> Option<LargestFrame> {
-        Some(LargestFrame::of_mtu(*self.mtu, self.mtu.at))
+    fn largest_frame(&self, port: &PlannedPort) -> Option<LargestFrame> {
+        let mut frame = LargestFrame::of_mtu(*self.mtu, self.mtu.at);
+        if self.gso() && port.source {
+            // It stands before what is read, too.
+            frame.bytes += VIRTIO;
+        }
+        Some(frame)
     }
 
     fn passive(&self, source: bool) -> bool {
@@ -137,7 +162,11 @@ impl Kind for Tap {
             .map_or(!source, |passive| passive.value)
     }
 
-    fn inspect(&self, _port: &PlannedPort, site: &mut Site<'_>) -> Found {
+    fn inspect(&self, port: &PlannedPort, site: &mut Site<'_>) -> Found {
+        if let Some(gso) = self.gso.as_ref().filter(|gso| gso.value && !port.sink) {
+            let message = "gso is for a sink: TCP trains are written, never read, and no pipeline goes to this port; leave it out";
+            site.wrong(gso.at, message.to_owned());
+        }
         let name = self.device.as_str();
         let netns = self.netns.as_ref();
         let mut looks = 0;
@@ -189,6 +218,9 @@ impl Kind for Tap {
         }
         if port.passive() {
             text += ", passive";
+        }
+        if self.gso() {
+            text += ", TCP trains";
         }
         if let Some(time) = self.wait_for_consumer {
             text += &format!(", waits {time:?} for a listener");

@@ -41,6 +41,23 @@ fn tun_sinks() {
                 &[("dp.toml:2:8", &["not \"tun\"", "\"tap\""])],
             ),
             (
+                "trains",
+                "[ports.p]\nkind = 'tap'\ngso = true\ntype = 'tun'",
+                "",
+                2,
+                &[(
+                    "dp.toml:3:7",
+                    &["gso is for devices of layer 2", "leave it out"],
+                )],
+            ),
+            (
+                "no answer",
+                "[ports.p]\nkind = 'tap'\ngso = 'on'",
+                "",
+                2,
+                &[("dp.toml:3:7", &["gso", "true or false"])],
+            ),
+            (
                 "a taken name",
                 "[ports.p]\nkind = 'tap'\ntype = 'tun'\nname = 'taken'",
                 "",
@@ -61,16 +78,25 @@ fn tun_sinks() {
 #[test]
 fn tun_sources() {
     check(
-        &[(
-            "a sink only",
-            "[ports.p]\nkind = 'tap'\ntype = 'tun'\npassive = true",
-            "",
-            2,
-            &[(
-                "dp.toml:8:9",
-                &["sink only", "passive = false in [ports.p]"],
-            )],
-        )],
+        &[
+            (
+                "nothing to write trains to",
+                "[ports.p]\nkind = 'tap'\ngso = true",
+                "",
+                2,
+                &[("dp.toml:3:7", &["gso is for a sink", "leave it out"])],
+            ),
+            (
+                "a sink only",
+                "[ports.p]\nkind = 'tap'\ntype = 'tun'\npassive = true",
+                "",
+                2,
+                &[(
+                    "dp.toml:8:9",
+                    &["sink only", "passive = false in [ports.p]"],
+                )],
+            ),
+        ],
         FROM_P,
     );
 }
