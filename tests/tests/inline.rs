@@ -80,7 +80,7 @@ impl Line {
     }
 }
 
-/// What left one side came out of the other, and on lc0; what did not is counted.
+/// What left one side came out of the other from the slot that it came into, and on lc0; what did not is counted.
 fn assert_all_accounted_for(stats: &Stats) {
     daemon::assert_explained(stats);
     let [there, back] = &stats.pipelines[..] else {
@@ -88,6 +88,9 @@ fn assert_all_accounted_for(stats: &Stats) {
     };
     assert_eq!(daemon::port(stats, "b").tx.offered, there.forwarded);
     assert_eq!(daemon::port(stats, "a").tx.offered, back.forwarded);
+    for name in ["a", "b"] {
+        assert_eq!(daemon::port(stats, name).tx.copied, 0, "{name} copied");
+    }
     assert_eq!(
         daemon::port(stats, "lc0").tx.offered,
         there.forwarded + back.forwarded

@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         removed_and_made_anew,
     );
     theme.test("sink_goes_down_under_load", ROOT, sink_goes_down);
+    theme.test("ends_of_a_line_come_and_go", ROOT, ends_of_a_line);
     theme.test(
         "a_signal_hides_no_failure",
         &[Need::Root, Need::Tool("tcpdump")],
@@ -240,6 +241,85 @@ to = ["down", "lc0"]
     let stats = daemon.stop().explained();
     let (down, up) = (daemon::port(&stats, "down"), daemon::port(&stats, "up"));
     assert_eq!(down.tx.offered, up.rx.forwarded);
+}
+
+/// Two interfaces that forward to each other share one memory: each goes and returns without the other, under
+/// load, and no frame is ever copied for it.
+fn ends_of_a_line() {
+    let bench = Bench::new();
+    bench.inside.veth("up1", &bench.outside, "out1");
+    let daemon = Daemon::start(
+        &bench.inside,
+        r#"
+[ports.up]
+kind = "af_xdp"
+interface = "up0"
+[ports.other]
+kind = "af_xdp"
+interface = "up1"
+[[pipelines]]
+from = ["up"]
+to = ["other"]
+[[pipelines]]
+from = ["other"]
+to = ["up"]
+"#,
+    );
+    let there = load(&bench);
+    let back = Load::start(
+        Sender::open(&bench.outside, "out1"),
+        frames::mixed(100, 1514),
+    );
+    let passes = || {
+        let before = daemon.stats();
+        daemon.stats_when(LIMIT, |stats| {
+            ["up", "other"].iter().all(|name| {
+                let written = |stats| daemon::port(stats, name).tx.frames;
+                written(stats) > written(&before) + 1_000
+            })
+        });
+    };
+    passes();
+    for (port, link) in [
+        ("up", "up0"),
+        ("other", "up1"),
+        ("other", "up1"),
+        ("up", "up0"),
+    ] {
+        bench.inside.ip(&["link", "set", link, "down"]);
+        is_up(&daemon, port, false);
+        bench.inside.ip(&["link", "set", link, "up"]);
+        is_up(&daemon, port, true);
+        passes();
+    }
+    // Both at once: the memory of each waits for what the other's socket still holds of it.
+    for state in ["down", "up"] {
+        for link in ["up0", "up1"] {
+            bench.inside.ip(&["link", "set", link, state]);
+        }
+        for port in ["up", "other"] {
+            is_up(&daemon, port, state == "up");
+        }
+    }
+    passes();
+    // Removed and made anew.
+    back.stop();
+    bench.inside.ip(&["link", "del", "up1"]);
+    is_up(&daemon, "other", false);
+    bench.inside.veth("up1", &bench.outside, "out1");
+    is_up(&daemon, "other", true);
+    let back = Load::start(
+        Sender::open(&bench.outside, "out1"),
+        frames::mixed(100, 1514),
+    );
+    passes();
+    there.stop();
+    back.stop();
+    daemon.stats_when(LIMIT, |stats| in_flight(stats) == 0);
+    let stats = daemon.stop().explained();
+    for port in ["up", "other"] {
+        assert_eq!(daemon::port(&stats, port).tx.copied, 0, "{port} copied");
+    }
 }
 
 /// A capture that is broken, and a signal while its devices stay for those who listen.
