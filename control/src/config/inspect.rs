@@ -37,6 +37,7 @@ pub(crate) fn cautions(
     ports: &[PlannedPort],
     pipelines: &[PlannedPipeline],
     slot_size: u32,
+    cores: &[usize],
     problems: &mut Problems,
 ) {
     for (i, port) in ports.iter().enumerate() {
@@ -49,6 +50,7 @@ pub(crate) fn cautions(
         });
         let around = Around {
             slot_size,
+            cores,
             feeders: feeders.collect(),
         };
         for caution in port.kind.cautions(port, &around) {

@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use crate::kernel::foreign::ForeignProgram;
+use crate::{kernel::foreign::ForeignProgram, link::steering::Steering};
 
 /// One interface of a network namespace, as the kernel shows it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Link {
     pub driver: String,
     /// Its active receive queues.
     pub queues: u32,
+    /// How flows are spread over them.
+    pub steering: Steering,
     /// The other end, of a veth.
     pub peer: Option<Peer>,
     /// Its addresses with prefix, those of the link alone (fe80::/10) left out.

@@ -156,7 +156,8 @@ impl Plan {
         let cores = checks::cores(config, overrides, machine, &mut problems);
         inspect::ports(&mut ports, machine, &mut problems);
         inspect::veth_loops(&ports, &pipelines, machine, &mut problems);
-        inspect::cautions(&ports, &pipelines, config.engine.slot_size, &mut problems);
+        let slot_size = config.engine.slot_size;
+        inspect::cautions(&ports, &pipelines, slot_size, &cores, &mut problems);
         let own_slot_size = own_slot_size(&config.engine, &ports, &mut problems);
         if !problems.errors.is_empty() {
             return Err(problems.into_errors());

@@ -27,6 +27,7 @@ use crate::{
         ethtool::{Ethtool, EthtoolError},
         netlink::{self, Netlink, NetlinkError},
         netns::{NetNs, NetNsError, in_netns},
+        steering::Steering,
         udp,
     },
 };
@@ -173,6 +174,7 @@ impl From<EthtoolError> for LookError {
 
 /// What rtnetlink says of a link, and the driver beside it.
 fn link(found: &netlink::Link, ethtool: &Ethtool) -> Link {
+    let queues = ethtool.queues(&found.name).unwrap_or(1).max(1);
     Link {
         name: found.name.clone(),
         index: found.ifindex,
@@ -184,7 +186,11 @@ fn link(found: &netlink::Link, ethtool: &Ethtool) -> Link {
             1 => "loopback".to_owned(),
             _ => ethtool.driver(&found.name).unwrap_or_default(),
         },
-        queues: ethtool.queues(&found.name).unwrap_or(1).max(1),
+        queues,
+        steering: match queues {
+            1 => Steering::default(),
+            _ => ethtool.steering(&found.name),
+        },
         peer: match found.is_veth() {
             true => found.lower.map(|other| Peer {
                 index: other.ifindex,

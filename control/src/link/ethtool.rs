@@ -225,7 +225,7 @@ impl Ethtool {
 
     /// `command` is the command's structure as 32-bit words: as long as the kernel's, or as its own length
     /// fields say.
-    fn ioctl(
+    pub(super) fn ioctl(
         &self,
         interface: &str,
         what: &'static str,

@@ -12,6 +12,7 @@ pub mod monitor;
 pub mod netlink;
 pub mod netns;
 pub mod offloads;
+pub mod steering;
 pub mod tap;
 pub mod udp;
 

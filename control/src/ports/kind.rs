@@ -116,6 +116,8 @@ pub enum Placement<'a> {
 pub struct Around<'a> {
     /// Bytes of a slot of a queue's own region.
     pub slot_size: u32,
+    /// The workers' cores.
+    pub cores: &'a [usize],
     /// The ports whose frames come to this one.
     pub feeders: Vec<Feeder<'a>>,
 }

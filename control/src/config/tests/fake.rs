@@ -11,13 +11,14 @@ use nix::libc;
 use crate::{
     config::machine::{FileFact, Link, LookError, Machine, Peer, Way},
     kernel::foreign::ForeignProgram,
+    link::steering::{Hashed, Steering},
 };
 
 /// The program that is attached by a bpf_link.
 const LINKED: u32 = 18;
 
-/// Four cores, two of them on each of two nodes; `eth0` and `eth1` with two queues, `one` with one, a
-/// veth pair `va`-`vb`, and what is wrong with the others stands in their names. Namespace `ids` holds
+/// Four cores, two of them on each of two nodes; `eth0` and `eth1` with two queues, `one` with one, `rss4`, `rss2` and
+/// `ruled` with a known way to spread flows, a veth pair `va`-`vb`, and what is wrong with the others stands in their names. Namespace `ids` holds
 /// `veth1` and `busy0`; `secret` may not be looked into.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct FakeMachine;
@@ -32,6 +33,19 @@ pub(crate) fn link(name: &str, index: u32, queues: u32) -> Link {
         driver: "ixgbe".to_owned(),
         queues,
         ..Link::default()
+    }
+}
+
+/// An interface whose RSS has this table.
+fn spread(name: &str, index: u32, queues: u32, table: &[u32], rules: u32) -> Link {
+    Link {
+        steering: Steering {
+            table: table.to_vec(),
+            tcp: Some(Hashed::AddressesAndPorts),
+            udp: Some(Hashed::Addresses),
+            rules,
+        },
+        ..link(name, index, queues)
     }
 }
 
@@ -60,6 +74,13 @@ impl Machine for FakeMachine {
                 link("one", 4, 1),
                 link("two", 14, 1),
                 link("quad", 15, 4),
+                spread("rss4", 18, 4, &[0, 1, 2, 3], 0),
+                spread("rss2", 19, 4, &[0, 1, 0, 1], 0),
+                spread("ruled", 20, 4, &[0, 1, 0, 1], 3),
+                Link {
+                    queues: 2,
+                    ..veth("wide", 21, 22, Some(7))
+                },
                 veth("va", 5, 6, None),
                 veth("vb", 6, 5, None),
                 veth("vc", 13, 2, Some(7)),

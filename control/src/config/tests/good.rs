@@ -493,7 +493,7 @@ fn the_printed_plan() {
         .to_string();
     let expected = "\
 ports
-  uplink  in       af_xdp on eth0, queues 0-1, mode auto, checksums auto, offloads fix (ixgbe, mtu 1500)
+  uplink  in       af_xdp on eth0, queues 0-1, mode auto, checksums auto, offloads fix (ixgbe, mtu 1500; its driver does not tell how flows are spread)
   sample  in       pcap sample.pcapng at 1000 frames a second, for ever
   slow    in       pcap sample.pcapng at 0.5 times its original pace
   lc0     out      tap lc0 in namespace ids, to be made, mtu 9000, 2 queues, passive, TCP trains, waits 5s for a listener
@@ -768,4 +768,96 @@ fn vxlan_ports_that_hear_themselves() {
         let said = plan.notes.iter().any(|note| note.contains(words));
         assert_eq!(said, told, "{copied} {policy}: {:?}", plan.notes);
     }
+}
+
+/// What is said of how flows come to the queues of an interface: in the port's line, and in notes.
+#[test]
+fn how_flows_are_spread_and_what_does_not_suit_that() {
+    const PORTS: &str = "TCP by addresses and ports, UDP by addresses";
+    for (interface, more, cores, line, notes) in [
+        ("one", "", "0", "(ixgbe, mtu 1500)", &[][..]),
+        ("rss4", "", "0-3", "RSS over queues 0-3, TCP by", &[]),
+        ("rss4", "", "0-3", PORTS, &[]),
+        (
+            "rss4",
+            "",
+            "0-1",
+            PORTS,
+            &[
+                "port \"p\": 4 queues of rss4 on 2 cores, each with memory of its own; give it more cores (--cores), or run: ethtool -L rss4 combined 2",
+            ],
+        ),
+        (
+            "rss4",
+            "queues = [0, 1]",
+            "0-1",
+            PORTS,
+            &[
+                "port \"p\": frames that rss4 receives on queues 2-3 pass it by, on to the host; set queues = \"all\", or run: ethtool -X rss4 equal 2",
+            ],
+        ),
+        (
+            "rss4",
+            "queues = [1, 3]",
+            "0-1",
+            PORTS,
+            &[
+                "receives on queues 0,2 pass it by, on to the host; set queues = \"all\", or run: ethtool -X rss4 weight 0 1 0 1",
+            ],
+        ),
+        (
+            "rss2",
+            "",
+            "0-3",
+            "RSS over queues 0-1",
+            &["port \"p\": RSS of rss2 sends nothing to queues 2-3; run: ethtool -X rss2 equal 4"],
+        ),
+        ("rss2", "queues = [0, 1]", "0-1", "RSS over queues 0-1", &[]),
+        // A rule may send a flow to any queue.
+        ("ruled", "", "0-3", "and 3 ntuple rules", &[]),
+        (
+            "ruled",
+            "queues = [0, 1]",
+            "0-1",
+            "and 3 ntuple rules",
+            &["on queues 2-3 pass it by"],
+        ),
+        (
+            "quad",
+            "queues = [0, 1, 2]",
+            "0-2",
+            "its driver does not tell how flows are spread",
+            &[
+                "receives on queue 3 pass it by, on to the host; set queues = \"all\", or run: ethtool -L quad combined 3",
+            ],
+        ),
+        (
+            "wide",
+            "queues = [0]",
+            "0",
+            "its peer's transmit queue decides the queue",
+            &[
+                "on queue 1 pass it by, on to the host; set queues = \"all\", or run: ethtool -L wide rx 1 tx 1",
+            ],
+        ),
+    ] {
+        let text = format!(
+            "[ports.p]\nkind = \"af_xdp\"\ninterface = \"{interface}\"\n{more}\n[ports.lc0]\nkind = \"tap\"\n\
+             [[pipelines]]\nfrom = [\"p\"]\nto = [\"lc0\"]\n"
+        );
+        let plan = plan(&text, cores, &FakeMachine).expect("a plan");
+        let shown = plan.to_string();
+        assert!(shown.contains(line), "{interface} {more}: {line}\n{shown}");
+        let of_port = plan.notes.iter().filter(|note| note.starts_with("port"));
+        let said: Vec<&String> = of_port.collect();
+        assert_eq!(said.len(), notes.len(), "{interface} {more}\n{shown}");
+        for (said, expected) in said.iter().zip(notes) {
+            assert!(said.contains(expected), "{interface} {more}\n{said}");
+        }
+    }
+    // A sink only sends.
+    let text = "[ports.p]\nkind = \"af_xdp\"\ninterface = \"rss4\"\nqueues = [0]\n[ports.s]\nkind = \"pcap\"\n\
+                path = \"sample.pcapng\"\n[[pipelines]]\nfrom = [\"s\"]\nto = [\"p\"]\n";
+    let plan = plan(text, "0", &FakeMachine).expect("a plan");
+    assert!(plan.notes.is_empty(), "{plan}");
 }

@@ -4,6 +4,7 @@
 
 mod check;
 mod device;
+mod steering;
 
 use caps::Capability;
 use serde::{Serialize, Serializer};
@@ -162,7 +163,8 @@ impl Kind for AfXdp {
 
     fn cautions(&self, port: &PlannedPort, around: &Around<'_>) -> Vec<String> {
         let fit = check::frames_fit(self, port, around.slot_size);
-        fit.into_iter().collect()
+        let steering = steering::cautions(self, port, around.cores);
+        fit.into_iter().chain(steering).collect()
     }
 
     fn describe(&self, port: &PlannedPort) -> String {
@@ -172,8 +174,15 @@ impl Kind for AfXdp {
         };
         let numbers = port.queues.iter().map(|&queue| queue as usize).collect();
         let link = match &port.link {
-            Some(link) if !link.driver.is_empty() => format!("{}, mtu {}", link.driver, link.mtu),
-            Some(link) => format!("mtu {}", link.mtu),
+            Some(link) => {
+                let driver = match link.driver.as_str() {
+                    "" => String::new(),
+                    driver => format!("{driver}, "),
+                };
+                let spread = steering::describe(link).filter(|_| port.source);
+                let spread = spread.map(|how| format!("; {how}")).unwrap_or_default();
+                format!("{driver}mtu {}{spread}", link.mtu)
+            }
             None => "not inspected".to_owned(),
         };
         format!(
