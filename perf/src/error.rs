@@ -15,6 +15,9 @@ pub enum BenchError {
     /// No traffic.
     #[error(transparent)]
     Generator(#[from] GeneratorError),
+    /// A suite gives a benchmark options that it does not have.
+    #[error("the options of the suite are wrong: {0}")]
+    Options(String),
     /// No TAP.
     #[error(transparent)]
     Tap(#[from] TapError),

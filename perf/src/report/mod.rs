@@ -12,6 +12,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use self::files::put;
 pub use self::{
     comparison::{Change, Comparison},
     files::{FileError, draw, read, write},
@@ -295,10 +296,10 @@ impl fmt::Display for Report {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    pub(super) fn report() -> Report {
+    pub(crate) fn report() -> Report {
         let machine = Machine {
             cpu: "cpu".into(),
             kernel: "6.18".into(),

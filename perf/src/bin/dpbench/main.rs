@@ -5,7 +5,13 @@ mod cli;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use cli::{Failure, bench::Bench, compare::Compare, generate::Generate};
+use cli::{
+    Failure,
+    all::{All, Page},
+    bench::Bench,
+    compare::Compare,
+    generate::Generate,
+};
 use perf::{forward::Forward, inline::Inline, replay::Replay};
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
@@ -17,6 +23,7 @@ use perf::{forward::Forward, inline::Inline, replay::Replay};
 Examples:
   sudo dpbench forward                                     the full table, about a minute
   sudo dpbench forward --sizes 64 --json forward.json      one size, figures for machines as well
+  sudo dpbench all --out docs/benchmarks                   everything, and one page with plots
   dpbench compare before.json forward.json                 which ratios became worse
   sudo dpbench generate --interface gen0 --count 1000000   a million frames, as fast as the kernel can
 
@@ -34,12 +41,16 @@ struct Command {
 enum Action {
     /// AF_XDP -> policy -> TAP, in worker ns per frame, beside a bare loop and the TAP's own cost
     Forward(Bench<Forward>),
-    /// Which ratios became worse from one run to another; exit code 1 when any did
-    Compare(Compare),
     /// AF_XDP -> policy -> AF_XDP between two veths, beside a bare loop and the kernel's bridge with nftables
     Inline(Bench<Inline>),
     /// Capture file -> TAP at top speed, and how well a pace is kept, beside tcpreplay
     Replay(Bench<Replay>),
+    /// Every benchmark in turn: reports, plots and one page of all
+    All(All),
+    /// The page of all benchmarks and their plots, from the reports that are there
+    Page(Page),
+    /// Which ratios became worse from one run to another; exit code 1 when any did
+    Compare(Compare),
     /// Pour frames into an interface, from one core
     Generate(Generate),
 }
@@ -47,9 +58,11 @@ enum Action {
 fn main() -> ExitCode {
     let done = match Command::parse().action {
         Action::Forward(bench) => bench.run(),
-        Action::Compare(compare) => compare.run(),
         Action::Inline(bench) => bench.run(),
         Action::Replay(bench) => bench.run(),
+        Action::All(all) => all.run(),
+        Action::Page(page) => page.run(),
+        Action::Compare(compare) => compare.run(),
         Action::Generate(generate) => generate.run(),
     };
     match done {

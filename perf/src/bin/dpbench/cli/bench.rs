@@ -22,9 +22,9 @@ const HUGE_PAGES: u64 = 64;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Of every benchmark")]
 pub(crate) struct Common {
-    /// How often each is measured
-    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
-    rounds: u16,
+    /// How often each is measured [default: 3]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: Option<u16>,
     /// Frame memory of bare loops and the dataplane
     #[arg(long, value_enum, default_value_t)]
     hugepages: HugePages,
@@ -37,12 +37,6 @@ pub(crate) struct Common {
     /// Core of what is measured [default: the second]
     #[arg(long, value_name = "CORE")]
     worker_core: Option<usize>,
-    /// Write the figures to this file as well, as JSON
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
-    /// Draw plots into this folder, as SVG
-    #[arg(long, value_name = "DIR")]
-    svg: Option<PathBuf>,
 }
 
 /// One benchmark with all its options.
@@ -52,17 +46,23 @@ pub(crate) struct Bench<O: Args> {
     options: O,
     #[command(flatten)]
     common: Common,
+    /// Write the figures to this file as well, as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Draw plots into this folder, as SVG
+    #[arg(long, value_name = "DIR")]
+    svg: Option<PathBuf>,
 }
 
 impl<O: Benchmark> Bench<O> {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let report = self
             .common
-            .with_session(|session| self.options.run(session))??;
-        if let Some(path) = &self.common.json {
+            .with_session(3, |session| self.options.run(session))??;
+        if let Some(path) = &self.json {
             report::write(path, &report)?;
         }
-        if let Some(folder) = &self.common.svg {
+        if let Some(folder) = &self.svg {
             report::draw(folder, &report)?;
         }
         // A reader that went away is no failure.
@@ -72,9 +72,11 @@ impl<O: Benchmark> Bench<O> {
 }
 
 impl Common {
-    /// Runs something in a session of these options, and shows how far it is.
+    /// Runs something in a session of these options, of so many rounds unless they say otherwise, and shows how far
+    /// it is.
     pub(crate) fn with_session<T>(
         &self,
+        rounds: u16,
         run: impl FnOnce(&mut Session<'_>) -> T,
     ) -> Result<T, Failure> {
         lab::require_root()?;
@@ -97,7 +99,7 @@ impl Common {
         };
         let mut session = Session {
             cores: Cores::choose(self.generator_core, self.worker_core)?,
-            rounds: self.rounds.into(),
+            rounds: self.rounds.unwrap_or(rounds).into(),
             hugepages: self.hugepages,
             interrupt: Interrupt::watch()?,
             listener: &mut line,

@@ -1,5 +1,6 @@
 //! The command line: what all benchmarks share, and how a failure ends the process.
 
+pub(crate) mod all;
 pub(crate) mod bench;
 pub(crate) mod compare;
 pub(crate) mod generate;
