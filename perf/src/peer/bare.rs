@@ -62,7 +62,7 @@ pub(crate) fn measure(
     interrupt: &Interrupt,
 ) -> Result<(Measured, Heard), BenchError> {
     on_core_in_netns(cores.worker, &NetNs::own(), || {
-        let tap = passive_tap("bare0")?;
+        let tap = passive_tap("bare")?;
         let listeners = audience.listen(&tap.name, tap.ifindex)?;
         let mut queue = Queue::open(&tap, options)?;
         let generator = Generator::start(&NetNs::own(), SOURCE, traffic.clone())?;

@@ -46,7 +46,7 @@ pub(crate) fn measure(
     on_core_in_netns(cores.worker, &NetNs::own(), || {
         let failed = |e: &dyn std::error::Error| BenchError::peer(PEER, e);
         let program = pass(PEER)?;
-        let tap = passive_tap("raw0")?;
+        let tap = passive_tap("raw")?;
         let options = SocketOptions {
             interface: UPLINK,
             ifindex: Some(program.ifindex()),

@@ -24,7 +24,7 @@ pub(crate) fn measure(
     interrupt: &Interrupt,
 ) -> Result<(Measured, Heard), BenchError> {
     on_core_in_netns(cores.worker, &NetNs::own(), || {
-        let tap = passive_tap("floor0")?;
+        let tap = passive_tap("floor")?;
         let listeners = audience.listen(&tap.name, tap.ifindex)?;
         let mut memory = frame.to_vec();
         let failed = BenchError::bare("TAP floor");
