@@ -1,12 +1,13 @@
 //! BPF programs: loaded into the kernel, attached by links that end with their owner, and asked about.
 //!
 //! [`xdp`] gives the frames of an interface to AF_XDP sockets, [`passive`] keeps the host's stack from
-//! answering on a listeners' interface, [`foreign`] tells whose a program is that was there before.
+//! answering on a listeners' interface, [`steering`] keeps a TAP from remembering flows, [`foreign`] tells whose a program is that was there before.
 
 pub mod foreign;
 mod link;
 mod objects;
 pub mod passive;
+pub mod steering;
 pub mod xdp;
 
 /// What an error of bpf(2) asks of the user.

@@ -11,3 +11,8 @@ pub(super) fn xsk() -> &'static [u8] {
 pub(super) fn passive() -> &'static [u8] {
     include_bytes_aligned!("../../../dataplane/bpf/passive.bpf.o")
 }
+
+/// `dataplane/bpf/steer.c`.
+pub(super) fn steer() -> &'static [u8] {
+    include_bytes_aligned!("../../../dataplane/bpf/steer.bpf.o")
+}

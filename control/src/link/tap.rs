@@ -4,7 +4,7 @@
 //! for listeners: no address, no ARP, no IPv6, and where privilege allows an ingress drop, so that the host
 //! neither answers nor routes what it carries.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use dataplane::port::tap::{
     Layer,
@@ -16,7 +16,10 @@ use super::{
     netlink::{Netlink, NetlinkError},
     netns::{NetNs, NetNsError, in_netns},
 };
-use crate::kernel::passive::{PassiveError, PassiveIngress};
+use crate::kernel::{
+    passive::{PassiveError, PassiveIngress},
+    steering,
+};
 
 /// Features that a device for listeners is better without. libpcap lays out its ring for frames of 64 KiB where
 /// one of them is on (iface_get_offload in pcap-linux.c): room for 32 frames instead of more than a thousand.
@@ -203,6 +206,10 @@ impl Tap {
                 "{}: GSO and GRO stay on, so tcpdump --immediate-mode has room for few frames ({error})",
                 self.name
             ));
+        }
+        if self.fds.len() > 1 {
+            // Refused, each write costs a little more. The kernel knows best who may: nobody need be told.
+            let _ = steering::forget_flows(self.fds[0].as_fd());
         }
         match PassiveIngress::attach(ns, &self.name) {
             Ok(passive) => self.passive = Some(passive),

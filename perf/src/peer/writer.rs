@@ -43,7 +43,7 @@ impl Way {
 /// What writes into one TAP.
 pub(crate) enum Writer<'tap> {
     Uring {
-        ring: IoUring,
+        ring: Box<IoUring>,
         batch: usize,
         buffer: bool,
         file: types::Fd,
@@ -99,7 +99,7 @@ impl<'tap> Writer<'tap> {
             ring.submitter().register_files(&[tap.as_raw_fd()])?;
         }
         Ok(Self::Uring {
-            ring,
+            ring: Box::new(ring),
             batch,
             buffer,
             file: types::Fd(tap.as_raw_fd()),

@@ -7,7 +7,7 @@
 use std::{
     fs::{self, File, OpenOptions},
     io,
-    os::fd::{AsRawFd, OwnedFd},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use super::{Layer, train::VIRTIO};
@@ -24,6 +24,7 @@ const CLONE_DEVICE: &str = "/dev/net/tun";
 mod request {
     nix::ioctl_write_int!(tunsetiff, b'T', 202);
     nix::ioctl_write_ptr!(tunsetvnethdrsz, b'T', 216, libc::c_int);
+    nix::ioctl_read!(tunsetsteeringebpf, b'T', 224, i32);
 }
 
 /// What to make.
@@ -211,6 +212,19 @@ fn attach(file: &File, name: &str, shape: Shape, exclusive: bool) -> io::Result<
         // SAFETY: TUNSETVNETHDRSZ reads one int, which lives here.
         unsafe { request::tunsetvnethdrsz(file.as_raw_fd(), &raw const size) }?;
     }
+    Ok(())
+}
+
+/// Has a loaded BPF program (of type socket filter) choose the queue for each frame that the host sends, on the
+/// device that `queue` belongs to. The kernel keeps the program for as long as the device.
+///
+/// # Errors
+///
+/// When the kernel refuses (before Linux 4.16 it knows no such request).
+pub fn steer(queue: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut program = program.as_raw_fd();
+    // SAFETY: TUNSETSTEERINGEBPF reads one int, which lives here.
+    unsafe { request::tunsetsteeringebpf(queue.as_raw_fd(), &raw mut program) }?;
     Ok(())
 }
 
