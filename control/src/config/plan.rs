@@ -215,7 +215,7 @@ impl Plan {
         worker.own_slot_size == Some(self.slot_size) && worker.units.iter().any(transmits)
     }
 
-    /// How many queues with a UMEM of their own a worker has.
+    /// How many queues a worker has, each with a region of its own.
     pub fn umems(&self, worker: &Worker) -> usize {
         let by_queue = |unit: &&Unit| self.ports[unit.port].by_queue();
         worker.units.iter().filter(by_queue).count()
