@@ -96,7 +96,7 @@ impl AfXdpPort<XdpRings> {
 }
 
 impl<R: Rings> AfXdpPort<R> {
-    /// A port over any rings whose UMEM is `region`.
+    /// A port over any rings whose queue receives into `region`.
     pub(crate) fn with_rings(rings: R, region: Region, options: AfXdpOptions) -> Self {
         let slots = region.slots() as usize;
         let chunks = rings.chunks();
