@@ -36,7 +36,15 @@ fn main() -> ExitCode {
     theme.test("what_is_foreign_is_kept", &[], foreign);
     theme.test("wrong_flags", &[], wrong_flags);
     theme.test("shellcheck", &[Need::Checker("shellcheck")], || {
-        for name in ["install", "demo", "test", "fuzz", "bpf-build", "../.ci/run"] {
+        for name in [
+            "install",
+            "demo",
+            "test",
+            "fuzz",
+            "bpf-build",
+            "pktgen",
+            "../.ci/run",
+        ] {
             let path = script().with_file_name(name);
             let path = path.to_str().expect("UTF-8");
             let flags = ["-x", "-P", "SCRIPTDIR", "-S", "warning"];
