@@ -28,6 +28,11 @@ impl Arrivals {
         Self::attach(interface, "timed", count).map_err(|error| failed(interface, &error))
     }
 
+    /// Counts what arrives; a merged packet counts as those that it stands for.
+    pub(crate) fn count(interface: &str) -> Result<Self, BenchError> {
+        Self::attach(interface, "counted", 0).map_err(|error| failed(interface, &error))
+    }
+
     fn attach(interface: &str, program: &str, room: u64) -> Result<Self, EbpfError> {
         let pages = room.div_ceil(PAGE as u64).max(1) as u32;
         let mut ebpf = EbpfLoader::new()

@@ -19,13 +19,21 @@ pub(crate) struct Counters {
 impl Counters {
     /// Those of an interface.
     pub(crate) fn of(interface: &str) -> Result<Self, BenchError> {
-        let failed = |message: &str| BenchError::Counters {
-            interface: interface.into(),
-            file: FILE,
-            message: message.into(),
-        };
-        let text = fs::read_to_string(FILE).map_err(|e| failed(&e.to_string()))?;
-        find(&text, interface).ok_or_else(|| failed("there is no such interface"))
+        let text = fs::read_to_string(FILE).map_err(|e| failed(interface, &e.to_string()))?;
+        Self::find(&text, interface)
+    }
+
+    /// Those of an interface, in the text of such a file.
+    pub(crate) fn find(text: &str, interface: &str) -> Result<Self, BenchError> {
+        find(text, interface).ok_or_else(|| failed(interface, "there is no such interface"))
+    }
+}
+
+fn failed(interface: &str, message: &str) -> BenchError {
+    BenchError::Counters {
+        interface: interface.into(),
+        file: FILE,
+        message: message.into(),
     }
 }
 

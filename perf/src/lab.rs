@@ -56,13 +56,17 @@ pub enum LabError {
     /// unshare(2) refused.
     #[error("cannot make a network namespace: {0}; run as root with CAP_SYS_ADMIN")]
     NetNs(#[source] io::Error),
-    /// ip(8) is missing or refused.
-    #[error("ip {command}: {error}; it needs iproute2 and a kernel with veth")]
-    Ip {
+    /// A program is missing or refused.
+    #[error("{program} {command}: {error}; {remedy}")]
+    Command {
+        /// Which.
+        program: &'static str,
         /// Its arguments.
         command: String,
         /// What it said.
         error: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// A namespace cannot be entered.
     #[error(transparent)]
@@ -181,6 +185,17 @@ pub fn require_root() -> Result<(), LabError> {
 /// Without privilege, or where the kernel has no veth.
 pub fn enter() -> Result<(), LabError> {
     new_namespace()?;
+    pair()
+}
+
+/// The pair anew: whatever was changed about it, or taken from it, is forgotten.
+pub(crate) fn renew() -> Result<(), LabError> {
+    // Its other end goes with it. It may have gone with a namespace that it was moved into.
+    let _ = ip(&["link", "del", SOURCE]);
+    pair()
+}
+
+fn pair() -> Result<(), LabError> {
     ip(&[
         "link", "add", SOURCE, "type", "veth", "peer", "name", UPLINK,
     ])?;
@@ -247,10 +262,7 @@ fn aside() -> Result<NetNs, LabError> {
 fn new_namespace() -> Result<(), LabError> {
     require_root()?;
     unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| LabError::NetNs(errno.into()))?;
-    // Router solicitations would be counted among the frames. A kernel without IPv6 has no such file.
-    for which in ["all", "default"] {
-        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
-    }
+    without_ipv6();
     Ok(())
 }
 
@@ -269,19 +281,40 @@ pub fn arrived(ns: &NetNs, interface: &str) -> Result<u64, LabError> {
     });
     counters
         .and_then(|counters| counters.split_whitespace().nth(1)?.parse().ok())
-        .ok_or_else(|| LabError::Ip {
+        .ok_or_else(|| LabError::Command {
+            program: "ip",
             command: format!("link show {interface}"),
             error: "no such interface".into(),
+            remedy: "see ip link",
         })
+}
+
+/// No IPv6 in the calling thread's namespace: router solicitations would be counted among the frames.
+pub(crate) fn without_ipv6() {
+    // A kernel without IPv6 has no such file.
+    for which in ["all", "default"] {
+        let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{which}/disable_ipv6"), "1");
+    }
 }
 
 /// ip(8) in the namespace of the calling thread.
 pub(crate) fn ip(arguments: &[&str]) -> Result<(), LabError> {
-    let failed = |error: String| LabError::Ip {
+    run("ip", "it needs iproute2 and a kernel with veth", arguments)
+}
+
+/// ethtool(8).
+pub(crate) fn ethtool(arguments: &[&str]) -> Result<(), LabError> {
+    run("ethtool", "apt-get install ethtool", arguments)
+}
+
+fn run(program: &'static str, remedy: &'static str, arguments: &[&str]) -> Result<(), LabError> {
+    let failed = |error: String| LabError::Command {
+        program,
         command: arguments.join(" "),
         error,
+        remedy,
     };
-    let output = Command::new("ip")
+    let output = Command::new(program)
         .args(arguments)
         .output()
         .map_err(|e| failed(e.to_string()))?;

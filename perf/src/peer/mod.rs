@@ -10,4 +10,5 @@ pub(crate) mod raw_socket;
 pub(crate) mod tap;
 pub(crate) mod tap_floor;
 pub(crate) mod tcpreplay;
+pub(crate) mod udp;
 pub(crate) mod writer;

@@ -12,7 +12,7 @@ use cli::{
     compare::Compare,
     generate::Generate,
 };
-use perf::{forward::Forward, inline::Inline, replay::Replay};
+use perf::{forward::Forward, inline::Inline, replay::Replay, vxlan::Vxlan};
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
 #[derive(Debug, Parser)]
@@ -51,6 +51,8 @@ enum Action {
     Page(Page),
     /// Which ratios became worse from one run to another; exit code 1 when any did
     Compare(Compare),
+    /// Capture file -> VXLAN over UDP, beside a loop of send(2), and what UDP_SEGMENT gains
+    Vxlan(Bench<Vxlan>),
     /// Pour frames into an interface, from one core
     Generate(Generate),
 }
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
         Action::All(all) => all.run(),
         Action::Page(page) => page.run(),
         Action::Compare(compare) => compare.run(),
+        Action::Vxlan(bench) => bench.run(),
         Action::Generate(generate) => generate.run(),
     };
     match done {
