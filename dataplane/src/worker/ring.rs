@@ -1,9 +1,11 @@
 //! The worker's io_uring: the one place where it submits writes and reads, and the one place where it
-//! sleeps. For tests the kernel's part can be played from memory.
+//! sleeps. Files whose writes are done at once are written here too, without the ring, and answered like the others.
+//! For tests the kernel's part can be played from memory.
 
 // What is submitted tells the kernel addresses, which must stay good until it answers.
 #![allow(unsafe_code)]
 
+mod direct;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub mod fake;
 mod gather;
@@ -19,7 +21,7 @@ use std::{
 use io_uring::{IoUring, opcode, squeue, types};
 
 pub(crate) use self::gather::SHARES;
-use self::{gather::Gathers, send::Envelopes};
+use self::{direct::Direct, gather::Gathers, send::Envelopes};
 pub use self::{
     gather::{Gathered, Header},
     tag::{Op, Tag},
@@ -44,6 +46,9 @@ pub struct Completion {
 pub enum Target {
     /// Its place among the ring's files.
     Registered(u32),
+    /// The descriptor, not blocking, of a file that is written by write(2), without the ring: where the kernel does
+    /// all of the work within the call, it may be the cheaper way (docs/benchmarks/notes.md, "The TAP write").
+    Direct(RawFd),
     /// The descriptor.
     Plain(RawFd),
 }
@@ -71,10 +76,15 @@ pub enum RingError {
     },
 }
 
-/// The worker's ring, and what it tells the kernel of messages and of writes of many parts. The ring itself
-/// ends first.
+/// The worker's ring; what it tells the kernel of messages and of writes of many parts, after which it ends; and
+/// the answers of what was written without it.
 #[derive(Debug)]
-pub struct Ring(Inner, Envelopes, Gathers);
+pub struct Ring {
+    inner: Inner,
+    envelopes: Envelopes,
+    gathers: Gathers,
+    direct: Direct,
+}
 
 enum Inner {
     Kernel(Box<IoUring>),
@@ -99,23 +109,28 @@ const COMPLETIONS: u32 = 4 * ENTRIES;
 /// Files that the ring can be shown: those of the ports with the lowest indexes.
 const FILES: u32 = 64;
 
-impl Ring {
-    /// Makes the calling thread's ring: single issuer and deferred task work where the kernel has
-    /// them (6.1), plain otherwise.
-    pub fn new() -> Result<Self, RingError> {
-        let deferred = IoUring::builder()
-            .setup_cqsize(COMPLETIONS)
-            .setup_submit_all()
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .build(ENTRIES);
-        let ring = match deferred {
-            Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
-                IoUring::builder().setup_cqsize(COMPLETIONS).build(ENTRIES)
-            }
-            other => other,
+/// A ring of the calling thread: single issuer and deferred task work where the kernel has them (6.1), plain
+/// otherwise.
+fn build(entries: u32, completions: u32) -> io::Result<IoUring> {
+    let deferred = IoUring::builder()
+        .setup_cqsize(completions)
+        .setup_submit_all()
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .build(entries);
+    match deferred {
+        Err(e) if e.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().setup_cqsize(completions).build(entries)
         }
+        other => other,
+    }
+}
+
+impl Ring {
+    /// Makes the calling thread's ring.
+    pub fn new() -> Result<Self, RingError> {
+        let ring = build(ENTRIES, COMPLETIONS)
         .map_err(|source| RingError::Setup {
             hint: match source.raw_os_error() {
                 Some(libc::ENOSYS) => "; it needs Linux 5.19 or newer",
@@ -143,7 +158,12 @@ impl Ring {
     }
 
     fn over(inner: Inner) -> Self {
-        Self(inner, Envelopes::default(), Gathers::default())
+        Self {
+            inner,
+            envelopes: Envelopes::default(),
+            gathers: Gathers::default(),
+            direct: Direct::default(),
+        }
     }
 
     /// The played kernel.
@@ -153,7 +173,7 @@ impl Ring {
     /// On a real ring.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub fn kernel(&mut self) -> &mut fake::FakeRing {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Fake(fake) => fake,
             Inner::Kernel(_) => panic!("not a fake ring"),
         }
@@ -162,7 +182,7 @@ impl Ring {
     /// Registers a region under its identifier, so that reads and writes of its slots map no pages.
     pub(crate) fn register(&mut self, id: RegionId, region: &Region) -> Result<(), RingError> {
         let (base, bytes) = region.as_raw();
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) => {
                 let iovec = libc::iovec {
                     iov_base: base.cast(),
@@ -193,7 +213,7 @@ impl Ring {
 
     /// Takes a region's registration back.
     pub(crate) fn unregister(&mut self, id: RegionId) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) => {
                 let nothing = libc::iovec {
                     iov_base: std::ptr::null_mut(),
@@ -216,7 +236,7 @@ impl Ring {
     pub(crate) fn show(&mut self, fd: BorrowedFd<'_>, place: Place) -> Target {
         let plain = Target::Plain(fd.as_raw_fd());
         let index = u32::from(place.index.0);
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) if index < FILES => {
                 match ring
                     .submitter()
@@ -232,12 +252,13 @@ impl Ring {
 
     /// Lets go of a file. Operations that are under way keep it open until they end.
     pub(crate) fn forget(&mut self, target: Target) {
-        if let (Inner::Kernel(ring), Target::Registered(index)) = (&mut self.0, target) {
+        if let (Inner::Kernel(ring), Target::Registered(index)) = (&mut self.inner, target) {
             let _ = ring.submitter().register_files_update(index, &[-1]);
         }
     }
 
-    /// Queues the write of a share to a file, and submits the share. It comes back when there is no room.
+    /// Queues the write of a share to a file, or does it if that is the file's way, and submits the share. It
+    /// comes back when there is no room.
     #[inline]
     pub(crate) fn write(
         &mut self,
@@ -252,7 +273,18 @@ impl Ring {
         let len32 = len as u32;
         let entry = match file {
             Target::Registered(i) => opcode::WriteFixed::new(types::Fixed(i), from, len32, region),
-            Target::Plain(fd) => opcode::WriteFixed::new(types::Fd(fd), from, len32, region),
+            Target::Direct(fd) if matches!(self.inner, Inner::Kernel(_)) => {
+                if !self.direct.has_room() {
+                    return Err(staged);
+                }
+                // The slot is the kernel's until the answer is reaped.
+                pool.submit(staged);
+                self.direct.write(fd, tag, from, len);
+                return Ok(());
+            }
+            Target::Direct(fd) | Target::Plain(fd) => {
+                opcode::WriteFixed::new(types::Fd(fd), from, len32, region)
+            }
         };
         if !self.push(entry.build(), tag, from as usize, len) {
             return Err(staged);
@@ -277,7 +309,9 @@ impl Ring {
         let len32 = len as u32;
         let entry = match file {
             Target::Registered(i) => opcode::ReadFixed::new(types::Fixed(i), to, len32, region),
-            Target::Plain(fd) => opcode::ReadFixed::new(types::Fd(fd), to, len32, region),
+            Target::Direct(fd) | Target::Plain(fd) => {
+                opcode::ReadFixed::new(types::Fd(fd), to, len32, region)
+            }
         };
         if !self.push(entry.build(), tag, to as usize, len) {
             return Err(empty);
@@ -302,7 +336,7 @@ impl Ring {
 
     #[inline]
     fn push(&mut self, entry: squeue::Entry, tag: Tag, _address: usize, _len: usize) -> bool {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) => {
                 let entry = entry.user_data(tag.pack());
                 // SAFETY: a read or write refers to a slot of a registered region. The slot is lent or
@@ -327,7 +361,7 @@ impl Ring {
     /// Hands everything pushed to the kernel and lets it run what it deferred, without waiting.
     #[inline]
     pub(crate) fn submit(&mut self) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) => match ring.submit() {
                 Ok(_) => Ok(()),
                 // Completions are waiting to be reaped first, or a signal came.
@@ -351,7 +385,7 @@ impl Ring {
 
     /// Sleeps until something completes, but not longer than `limit`.
     pub(crate) fn sleep(&mut self, limit: Option<Duration>) -> io::Result<()> {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) => {
                 let slept = match limit {
                     None => ring.submitter().submit_and_wait(1),
@@ -383,8 +417,9 @@ impl Ring {
     #[inline]
     pub fn reap(&mut self, into: &mut Vec<Completion>) -> usize {
         let before = into.len();
-        let room = into.capacity() - before;
-        match &mut self.0 {
+        self.direct.reap(into);
+        let room = into.capacity() - into.len();
+        match &mut self.inner {
             Inner::Kernel(ring) => {
                 for entry in ring.completion().take(room) {
                     if let Some(tag) = Tag::unpack(entry.user_data()) {

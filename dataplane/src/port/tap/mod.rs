@@ -1,9 +1,11 @@
-//! A TAP queue, as source and sink, through io_uring from and into registered slots; or a TUN queue, which
-//! differs in that IP packets go through it instead of Ethernet frames.
+//! A TAP queue, as source and sink, from and into slots; or a TUN queue, which differs in that IP packets
+//! go through it instead of Ethernet frames.
 //!
 //! A frame written to the descriptor is *received* by the interface: the kernel runs its receive path
 //! within the write (drivers/net/tun.c, `tun_get_user`), so that a write completes at once and costs
-//! what that path costs. Reads are parked: the kernel fills them as the host sends.
+//! what that path costs. A queue that is only a sink is written through io_uring or by write(2), whichever
+//! costs less here; one that is also a source through io_uring. Reads are parked there: the kernel fills them
+//! as the host sends.
 
 pub mod device;
 mod packet;
@@ -72,6 +74,8 @@ pub struct TapPort {
     queue: OwnedFd,
     /// The queue as the ring knows it.
     file: Target,
+    /// The queue's descriptor does not block: its writes can do without the ring.
+    not_blocking: bool,
     options: TapOptions,
     place: Place,
     /// Shares that wait for the next flush.
@@ -93,16 +97,19 @@ impl TapPort {
     /// A port over an attached queue. The descriptor of a source must be blocking (no O_NONBLOCK), so
     /// that io_uring parks reads instead of answering EAGAIN.
     pub fn new(name: impl Into<String>, queue: OwnedFd, options: TapOptions) -> Self {
+        let mut not_blocking = false;
         if !options.source {
             // Before Linux 6.4 a tun file has no FMODE_NOWAIT: io_uring would hand each write to one of
             // several threads, and frames would overtake one another. O_NONBLOCK keeps them here
             // (io_uring/rw.c, io_file_supports_nowait). Refused, they are only in disorder there.
-            let _ = fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK));
+            not_blocking =
+                fcntl(&queue, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK)).is_ok();
         }
         Self {
             name: name.into(),
             file: Target::Plain(queue.as_raw_fd()),
             queue,
+            not_blocking,
             options,
             place: Place::default(),
             staged: VecDeque::new(),
@@ -300,7 +307,11 @@ impl Port for TapPort {
         if self.options.gso {
             io.ring.prepare_gathers();
         }
-        self.file = io.ring.show(self.queue.as_fd(), place);
+        // Trains go through the ring: frames on another way would overtake them.
+        self.file = match self.not_blocking && !self.options.gso && io.ring.calls_are_cheaper() {
+            true => Target::Direct(self.queue.as_raw_fd()),
+            false => io.ring.show(self.queue.as_fd(), place),
+        };
         self.staged.reserve(io.sink_cap);
         if self.options.source {
             self.park(io);

@@ -104,8 +104,8 @@ impl Ring {
     /// Makes what [`write_parts`](Self::write_parts) needs. A port that writes so asks for it when it is
     /// attached.
     pub fn prepare_gathers(&mut self) {
-        if self.2.all.is_empty() {
-            self.2 = Gathers::make(GATHERS);
+        if self.gathers.all.is_empty() {
+            self.gathers = Gathers::make(GATHERS);
         }
     }
 
@@ -127,11 +127,11 @@ impl Ring {
         n: usize,
     ) -> bool {
         assert!(n <= shares.len());
-        let Some(&number) = self.2.free.last() else {
+        let Some(&number) = self.gathers.free.last() else {
             // None, unless this was never prepared, before the kernel answers.
             return false;
         };
-        let gather = &mut self.2.all[number as usize];
+        let gather = &mut self.gathers.all[number as usize];
         gather.header[..header.bytes.len()].copy_from_slice(header.bytes);
         gather.parts[0].iov_len = header.bytes.len();
         gather.ended = Gathered {
@@ -169,11 +169,13 @@ impl Ring {
         // region is unmapped then, such a write finds nothing and fails with EFAULT.
         let parts = gather.parts.as_ptr();
         let count = 1 + n as u32;
-        let queued = match &mut self.0 {
+        let queued = match &mut self.inner {
             Inner::Kernel(_) => {
                 let entry = match file {
                     Target::Registered(i) => opcode::Writev::new(types::Fixed(i), parts, count),
-                    Target::Plain(fd) => opcode::Writev::new(types::Fd(fd), parts, count),
+                    Target::Direct(fd) | Target::Plain(fd) => {
+                        opcode::Writev::new(types::Fd(fd), parts, count)
+                    }
                 };
                 self.push(entry.build(), tag, 0, 0)
             }
@@ -181,7 +183,7 @@ impl Ring {
             Inner::Fake(fake) => fake.push_parts(tag, parts, count),
         };
         if queued {
-            self.2.free.pop();
+            self.gathers.free.pop();
             for share in shares.drain(..n) {
                 pool.submit(share);
             }
@@ -197,13 +199,13 @@ impl Ring {
     #[inline]
     pub(crate) fn settle(&mut self, pool: &mut Pool, tag: Tag) -> Gathered {
         assert!(tag.op == Op::Gather);
-        let gather = &mut self.2.all[tag.slot.slot as usize];
+        let gather = &mut self.gathers.all[tag.slot.slot as usize];
         let ended = std::mem::take(&mut gather.ended);
         assert!(ended.frames > 0, "a gather that the kernel did not have");
         for &slot in &gather.slots[..ended.frames as usize] {
             pool.complete(slot);
         }
-        self.2.free.push(tag.slot.slot);
+        self.gathers.free.push(tag.slot.slot);
         ended
     }
 }

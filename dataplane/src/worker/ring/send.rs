@@ -64,7 +64,7 @@ impl Envelopes {
 impl Ring {
     /// Makes what [`send`](Self::send) needs. A port that sends asks for it when it is attached.
     pub(crate) fn prepare_sends(&mut self) -> Result<(), RingError> {
-        if let Inner::Kernel(ring) = &self.0
+        if let Inner::Kernel(ring) = &self.inner
             && !ring.params().is_feature_submit_stable()
         {
             return Err(RingError::Setup {
@@ -72,9 +72,9 @@ impl Ring {
                 hint: "; sending messages needs Linux 5.5 or newer (IORING_FEAT_SUBMIT_STABLE)",
             });
         }
-        if self.1.all.is_empty() {
+        if self.envelopes.all.is_empty() {
             // As many as can be queued at a time.
-            self.1 = Envelopes::make(ENTRIES as usize);
+            self.envelopes = Envelopes::make(ENTRIES as usize);
         }
         Ok(())
     }
@@ -113,11 +113,13 @@ impl Ring {
         // only then `seal` starts again from the first. Entries that are never submitted are never read:
         // there is no SQPOLL thread, and the queue goes with the ring.
         let flags = (libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) as u32;
-        let queued = match &mut self.0 {
+        let queued = match &mut self.inner {
             Inner::Kernel(_) => {
                 let entry = match socket {
                     Target::Registered(i) => opcode::SendMsg::new(types::Fixed(i), message),
-                    Target::Plain(fd) => opcode::SendMsg::new(types::Fd(fd), message),
+                    Target::Direct(fd) | Target::Plain(fd) => {
+                        opcode::SendMsg::new(types::Fd(fd), message)
+                    }
                 };
                 self.push(entry.flags(flags).build(), tag, 0, 0)
             }
@@ -126,7 +128,7 @@ impl Ring {
         };
         if !queued {
             // Nobody was told of it.
-            self.1.used -= 1;
+            self.envelopes.used -= 1;
             return Err(staged);
         }
         pool.submit(staged);
@@ -143,29 +145,29 @@ impl Ring {
         len: usize,
     ) -> Option<*const libc::msghdr> {
         if self.has_consumed() {
-            self.1.used = 0;
+            self.envelopes.used = 0;
         }
-        if self.1.used == self.1.all.len() {
+        if self.envelopes.used == self.envelopes.all.len() {
             let _ = self.submit();
             if !self.has_consumed() {
                 return None;
             }
-            self.1.used = 0;
+            self.envelopes.used = 0;
         }
-        let envelope = self.1.all.get_mut(self.1.used)?;
+        let envelope = self.envelopes.all.get_mut(self.envelopes.used)?;
         envelope.header = header;
         envelope.parts[1] = libc::iovec {
             iov_base: from.cast_mut().cast(),
             iov_len: len,
         };
-        self.1.used += 1;
+        self.envelopes.used += 1;
         Some(&raw const envelope.message)
     }
 
     /// Whether the kernel has taken everything that was queued.
     #[inline]
     fn has_consumed(&mut self) -> bool {
-        match &mut self.0 {
+        match &mut self.inner {
             Inner::Kernel(ring) => ring.submission().is_empty(),
             #[cfg(any(test, feature = "fake-kernel"))]
             Inner::Fake(fake) => fake.has_consumed(),
@@ -261,7 +263,7 @@ mod tests {
         ring.submit().expect("a fake ring submits");
         assert_eq!(ring.kernel().pending.len(), 1);
         assert_eq!(ring.kernel().pending[0].sent().1, header(1));
-        assert_eq!(ring.1.used, 1, "that of the second is free");
+        assert_eq!(ring.envelopes.used, 1, "that of the second is free");
     }
 
     #[test]

@@ -109,7 +109,7 @@ impl Bench {
             count.free as usize + self.shares.len(),
             count.total as usize
         );
-        let free: HashSet<_> = self.ring.2.free.iter().collect();
+        let free: HashSet<_> = self.ring.gathers.free.iter().collect();
         assert_eq!(free.len(), GATHERS);
     }
 }
@@ -169,7 +169,7 @@ fn shares_stay_when_there_is_no_room() {
     for (prepared, room, taken) in [(false, None, 0), (true, Some(0), 0), (true, None, GATHERS)] {
         let mut b = bench(1024, Ring::fake());
         if !prepared {
-            b.ring.2 = Gathers::default();
+            b.ring.gathers = Gathers::default();
         }
         for _ in 0..taken {
             b.stage(20);
@@ -249,7 +249,7 @@ fn a_write_that_is_put_off_finds_its_bytes() {
         let written = b.write(file, &[n as u8; 12], n, n * 5 + 1).expect("room");
         expected.extend(written.parts.concat());
     }
-    assert_eq!(b.ring.2.free.len(), GATHERS - 8);
+    assert_eq!(b.ring.gathers.free.len(), GATHERS - 8);
     for round in 0..2 * GATHERS {
         b.stage(100);
         let file = Target::Plain(null.as_raw_fd());
