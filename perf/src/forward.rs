@@ -14,7 +14,7 @@ use control::stats::Stats;
 use crate::{
     configuration,
     error::BenchError,
-    generator::{Traffic, frame},
+    generator::{IMIX, Traffic, frame},
     lab::{self, UPLINK},
     load::pour,
     measure::Measured,
@@ -22,6 +22,7 @@ use crate::{
         bare, kernel_clone,
         listener::{Audience, Heard},
         tap_floor,
+        writer::Way,
     },
     product::Product,
     report::{CPU, LOSS, Quantity, Report},
@@ -34,9 +35,9 @@ pub struct Forward {
     /// Frames that the bare loops write in a round; the product gets as much time as the bare loop took
     #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     frames: u64,
-    /// Frame sizes in bytes, without the check sequence
-    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "64,512,1500", value_parser = size)]
-    sizes: Vec<usize>,
+    /// Frame sizes in bytes, without the check sequence; imix is 7:4:1 of 60, 590 and 1,514
+    #[arg(long, value_name = "BYTES", value_delimiter = ',', default_value = "64,512,1500,imix", value_parser = size)]
+    sizes: Vec<Size>,
     /// How many tools listen on the TAP, each number in turn: packet sockets whose readers look at every frame
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "0", value_parser = clap::value_parser!(u8).range(0..=16))]
     listeners: Vec<u8>,
@@ -45,9 +46,54 @@ pub struct Forward {
     baselines: bool,
 }
 
-fn size(text: &str) -> Result<usize, String> {
+/// What frames come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Size {
+    /// All of this length.
+    Bytes(usize),
+    /// The simple [`IMIX`].
+    Imix,
+}
+
+fn size(text: &str) -> Result<Size, String> {
+    if text.eq_ignore_ascii_case("imix") {
+        return Ok(Size::Imix);
+    }
     // 60 is Ethernet's shortest without its check sequence, 1,514 what a TAP has room for by default.
-    frame::size(text, 60..=1514)
+    match frame::size(text, 60..=1514) {
+        Ok(bytes) => Ok(Size::Bytes(bytes)),
+        Err(error) => Err(format!("{error}, or imix")),
+    }
+}
+
+impl Size {
+    fn name(self) -> String {
+        match self {
+            Self::Bytes(bytes) => format!("{bytes} bytes"),
+            Self::Imix => "IMIX".into(),
+        }
+    }
+
+    fn traffic(self, core: usize) -> Traffic {
+        match self {
+            Self::Bytes(bytes) => Traffic::of(frame::udp(bytes), core),
+            Self::Imix => Traffic::imix(core),
+        }
+    }
+
+    /// Lengths of the frames, in turn.
+    fn lengths(self) -> Vec<usize> {
+        match self {
+            Self::Bytes(bytes) => vec![bytes],
+            Self::Imix => IMIX.iter().map(|&bytes| bytes.into()).collect(),
+        }
+    }
+
+    /// Of a frame, on average.
+    fn bytes(self) -> usize {
+        let lengths = self.lengths();
+        (lengths.iter().sum::<usize>() + lengths.len() / 2) / lengths.len()
+    }
 }
 
 const FLOOR: &str = "TAP floor";
@@ -95,8 +141,8 @@ impl Benchmark for Forward {
                 let mut row = Row {
                     forward: self,
                     size,
-                    traffic: Traffic::of(frame::udp(size), session.cores.generator),
-                    round: format!("forward, {size} bytes, round {round} of {rounds}"),
+                    traffic: size.traffic(session.cores.generator),
+                    round: format!("forward, {}, round {round} of {rounds}", size.name()),
                     alone: Vec::new(),
                 };
                 let mut time = Duration::ZERO;
@@ -125,7 +171,7 @@ impl Benchmark for Forward {
 /// One round of one size.
 struct Row<'a> {
     forward: &'a Forward,
-    size: usize,
+    size: Size,
     traffic: Traffic,
     /// For whoever waits.
     round: String,
@@ -136,12 +182,12 @@ struct Row<'a> {
 impl Row<'_> {
     /// The case, with so many listeners.
     fn case(&self, listeners: usize) -> String {
-        let listening = match listeners {
-            0 => "",
-            1 => ", 1 listener",
-            n => return format!("{} bytes, {n} listeners", self.size),
-        };
-        format!("{} bytes{listening}", self.size)
+        let size = self.size.name();
+        match listeners {
+            0 => size,
+            1 => format!("{size}, 1 listener"),
+            n => format!("{size}, {n} listeners"),
+        }
     }
 
     /// Floor, bare loop and product in turn. Answers how long the bare loop took.
@@ -158,10 +204,15 @@ impl Row<'_> {
         let count = self.forward.frames;
 
         session.step(&format!("{step}: {FLOOR}"))?;
-        let frame = &self.traffic.frame;
-        let lengths = [frame.len()];
-        let (floor, heard) =
-            tap_floor::measure(cores, frame, &lengths, count, audience, &session.interrupt)?;
+        let (floor, heard) = tap_floor::measure(
+            cores,
+            &self.traffic.frame,
+            &self.size.lengths(),
+            count,
+            Way::BEST,
+            audience,
+            &session.interrupt,
+        )?;
         self.record(&case, FLOOR, &floor, audience, heard, report);
 
         session.step(&format!("{step}: {BARE}"))?;
@@ -233,7 +284,7 @@ impl Row<'_> {
     ) -> Result<(), BenchError> {
         session.step(&format!("{}: {CLONE}", self.round))?;
         match kernel_clone::measure(&self.traffic, time, &session.interrupt) {
-            Ok(clone) => report.measured(&self.case(0), CLONE, &clone, self.size),
+            Ok(clone) => report.measured(&self.case(0), CLONE, &clone, self.size.bytes()),
             // Not this machine's kernel: the others are measured all the same.
             Err(BenchError::Peer { message, .. }) => report.note(format!("{CLONE}: {message}")),
             Err(error) => return Err(error),
@@ -250,7 +301,7 @@ impl Row<'_> {
         heard: Heard,
         report: &mut Report,
     ) {
-        report.measured(case, subject, measured, self.size);
+        report.measured(case, subject, measured, self.size.bytes());
         let cost = measured.ns_per_frame();
         if audience.listeners == 0 {
             self.alone.push((subject, cost));

@@ -1,12 +1,12 @@
 //! What each choice is worth: the bare loop with one thing left out, in the same run.
 
-use super::{Audience, BARE, PRODUCT, Row};
+use super::{Audience, BARE, FLOOR, PRODUCT, Row};
 use crate::{
     error::BenchError,
     memory,
     peer::{
         bare::{self, Options},
-        raw_socket,
+        raw_socket, tap_floor,
         writer::{BATCH, Way},
     },
     report::{CPU, Report},
@@ -17,44 +17,59 @@ const NORMAL_PAGES: &str = "bare loop, normal pages";
 const PRODUCT_NORMAL_PAGES: &str = "dataplane, normal pages";
 const RAW_SOCKET: &str = "packet socket, write(2)";
 
-/// The bare loop as it is but for its way of writing.
-const WAYS: [(&str, Way); 6] = [
+const FLOOR_URING: &str = "TAP floor, io_uring";
+const URING: &str = "bare loop, io_uring";
+
+/// All that io_uring has for a write.
+const ALL_OF_URING: Way = Way::Uring {
+    batch: BATCH,
+    buffer: true,
+    file: true,
+};
+
+/// The bare loop as it is but for its way of writing, and beside which it is compared.
+const WAYS: [(&str, Way, &str); 6] = [
     (
-        "bare loop, a frame each io_uring_enter",
+        "bare loop, write(2) that may block",
+        Way::Write { nonblocking: false },
+        BARE,
+    ),
+    (URING, ALL_OF_URING, BARE),
+    (
+        "bare loop, io_uring, a frame a call",
         Way::Uring {
             batch: 1,
             buffer: true,
             file: true,
         },
+        URING,
     ),
     (
-        "bare loop, buffer not registered",
+        "bare loop, io_uring, buffer not registered",
         Way::Uring {
             batch: BATCH,
             buffer: false,
             file: true,
         },
+        URING,
     ),
     (
-        "bare loop, file not registered",
+        "bare loop, io_uring, file not registered",
         Way::Uring {
             batch: BATCH,
             buffer: true,
             file: false,
         },
+        URING,
     ),
     (
-        "bare loop, neither registered",
+        "bare loop, io_uring, neither registered",
         Way::Uring {
             batch: BATCH,
             buffer: false,
             file: false,
         },
-    ),
-    ("bare loop, write(2)", Way::Write { nonblocking: true }),
-    (
-        "bare loop, write(2) that may block",
-        Way::Write { nonblocking: false },
+        URING,
     ),
 ];
 const NO_PREFETCH: &str = "bare loop, no prefetch";
@@ -68,7 +83,7 @@ pub(super) fn measure(
     let best = Options::best(session.hugepages);
     let mut loops: Vec<(&str, Options)> = WAYS
         .iter()
-        .map(|&(name, way)| (name, Options { way, ..best }))
+        .map(|&(name, way, _)| (name, Options { way, ..best }))
         .collect();
     loops.push((
         NO_PREFETCH,
@@ -88,6 +103,17 @@ pub(super) fn measure(
     }
     let (case, cores) = (row.case(0), session.cores);
     let nobody = Audience::of(0, cores);
+    session.step(&format!("{}: {FLOOR_URING}", row.round))?;
+    let (floor, _) = tap_floor::measure(
+        cores,
+        &row.traffic.frame,
+        &row.size.lengths(),
+        row.forward.frames,
+        ALL_OF_URING,
+        nobody,
+        &session.interrupt,
+    )?;
+    report.measured(&case, FLOOR_URING, &floor, row.size.bytes());
     let mut time = None;
     for (name, options) in loops {
         session.step(&format!("{}: {name}", row.round))?;
@@ -100,7 +126,7 @@ pub(super) fn measure(
             nobody,
             interrupt,
         )?;
-        report.measured(&case, name, &measured, row.size);
+        report.measured(&case, name, &measured, row.size.bytes());
         time = Some(measured.elapsed);
     }
     if let Some(time) = time.filter(|_| huge) {
@@ -114,19 +140,20 @@ pub(super) fn measure(
             session,
             report,
         )?;
-        report.measured(&case, PRODUCT_NORMAL_PAGES, &measured, row.size);
+        report.measured(&case, PRODUCT_NORMAL_PAGES, &measured, row.size.bytes());
     }
     session.step(&format!("{}: {RAW_SOCKET}", row.round))?;
     let measured =
         raw_socket::measure(cores, &row.traffic, row.forward.frames, &session.interrupt)?;
-    report.measured(&case, RAW_SOCKET, &measured, row.size);
+    report.measured(&case, RAW_SOCKET, &measured, row.size.bytes());
     Ok(())
 }
 
 /// Each beside what has all of it.
 pub(super) fn compare(report: &mut Report) {
-    for (name, _) in WAYS {
-        report.compare(name, BARE, &CPU);
+    report.compare(FLOOR_URING, FLOOR, &CPU);
+    for (name, _, beside) in WAYS {
+        report.compare(name, beside, &CPU);
     }
     for name in [NO_PREFETCH, NORMAL_PAGES, RAW_SOCKET] {
         report.compare(name, BARE, &CPU);

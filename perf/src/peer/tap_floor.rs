@@ -20,6 +20,7 @@ pub(crate) fn measure(
     frame: &[u8],
     lengths: &[usize],
     count: u64,
+    way: Way,
     audience: Audience,
     interrupt: &Interrupt,
 ) -> Result<(Measured, Heard), BenchError> {
@@ -29,15 +30,9 @@ pub(crate) fn measure(
         let mut memory = frame.to_vec();
         let failed = BenchError::bare("TAP floor");
         // SAFETY: `memory` outlives the writer, which is dropped before it.
-        let mut writer = unsafe {
-            Writer::new(
-                tap.fds[0].as_fd(),
-                memory.as_mut_ptr(),
-                memory.len(),
-                Way::BEST,
-            )
-        }
-        .map_err(&failed)?;
+        let mut writer =
+            unsafe { Writer::new(tap.fds[0].as_fd(), memory.as_mut_ptr(), memory.len(), way) }
+                .map_err(&failed)?;
         let mut lengths = lengths.iter().cycle();
         let mut written = 0;
         let stopwatch = Stopwatch::start();

@@ -27,6 +27,7 @@ use crate::{
         tap::passive_tap,
         tap_floor,
         tcpreplay::{self, Speed, Tcpreplay},
+        writer::Way,
     },
     product::Product,
     report::{RATE, Report},
@@ -157,6 +158,7 @@ impl Replay {
                 longest.map_or(&[], Vec::as_slice),
                 &lengths,
                 FLOOR_FRAMES,
+                Way::BEST,
                 Audience::of(0, session.cores),
                 &session.interrupt,
             )?;
