@@ -164,11 +164,12 @@ impl Replay {
             )?;
             report.measured(&case, FLOOR, &floor, bytes);
 
-            for (subject, interface) in [(VETH, SOURCE), (TAP, "peer0")] {
+            for (subject, interface) in [(VETH, SOURCE), (TAP, "peer")] {
                 session.step(&format!("{step}: {subject}"))?;
-                let _tap = (interface != SOURCE)
+                let tap = (interface != SOURCE)
                     .then(|| passive_tap(interface))
                     .transpose()?;
+                let interface = tap.as_ref().map_or(interface, |tap| tap.name.as_str());
                 let core = session.cores.worker;
                 let player = Tcpreplay::start(core, interface, capture.path(), Speed::Top)?;
                 let Some(mut player) = player else {
