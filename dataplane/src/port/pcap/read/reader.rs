@@ -23,7 +23,7 @@ use crossbeam_queue::ArrayQueue;
 use nix::{
     errno::Errno,
     poll::{PollFd, PollFlags, PollTimeout, poll},
-    sched::sched_setaffinity,
+    sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     sys::eventfd::{EfdFlags, EventFd},
     unistd::Pid,
 };
@@ -126,7 +126,14 @@ pub(super) struct Reader {
 
 impl Reader {
     /// Starts the thread. `waker` is woken for every block and at the end.
-    pub(super) fn start(capture: OpenedCapture, waker: Arc<Waker>) -> io::Result<Self> {
+    /// To be called by the worker, whose processors the thread leaves alone where it has others.
+    pub(super) fn start(mut capture: OpenedCapture, waker: Arc<Waker>) -> io::Result<Self> {
+        // Woken by the worker, it would often run where that runs, and hold up a whole block's frames.
+        if let Some(processors) = &mut capture.processors
+            && let Ok(worker) = sched_getaffinity(Pid::from_raw(0))
+        {
+            *processors = beside(processors, &worker);
+        }
         let shared = Arc::new(Shared {
             full: ArrayQueue::new(BLOCKS + 1),
             empty: ArrayQueue::new(BLOCKS),
@@ -289,6 +296,19 @@ impl Read for Source<'_> {
     }
 }
 
+/// The processors of `all` that are not the worker's; all of them when there are no others.
+fn beside(all: &CpuSet, worker: &CpuSet) -> CpuSet {
+    let mut others = CpuSet::new();
+    let mut any = false;
+    for processor in 0..CpuSet::count() {
+        let is = |set: &CpuSet| set.is_set(processor).unwrap_or(false);
+        if is(all) && !is(worker) {
+            any |= others.set(processor).is_ok();
+        }
+    }
+    if any { others } else { *all }
+}
+
 fn run(capture: OpenedCapture, shared: &Shared) {
     if let Some(processors) = &capture.processors {
         // Without it the thread shares its worker's processor: slower, not wrong.
@@ -349,6 +369,36 @@ fn read<'a>(capture: &'a OpenedCapture, filler: &Rc<RefCell<Filler<'a>>>) -> Res
                     stream: super::format::Stream(None),
                     source,
                 })?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_thread_leaves_its_worker_alone_where_it_can() {
+        let set = |processors: &[usize]| {
+            let mut set = CpuSet::new();
+            for &processor in processors {
+                set.set(processor).expect("a small number");
+            }
+            set
+        };
+        let cases: [(&[usize], &[usize], &[usize]); 5] = [
+            (&[0, 1, 2, 3], &[2], &[0, 1, 3]),
+            (&[0, 1], &[1], &[0]),
+            (&[1], &[1], &[1]),
+            (&[0, 1], &[0, 1], &[0, 1]),
+            (&[4, 5], &[1], &[4, 5]),
+        ];
+        for (all, worker, expected) in cases {
+            assert_eq!(
+                beside(&set(all), &set(worker)),
+                set(expected),
+                "{all:?} without {worker:?}"
+            );
         }
     }
 }
