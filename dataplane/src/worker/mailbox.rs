@@ -56,7 +56,8 @@ pub(crate) enum Message {
     Finished,
 }
 
-/// The two queues of one worker.
+/// The two queues of one worker, in cache lines of their own.
+#[repr(align(128))]
 pub(crate) struct Mailbox {
     commands: ArrayQueue<Command>,
     messages: ArrayQueue<Message>,

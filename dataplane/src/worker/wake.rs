@@ -10,7 +10,9 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 /// Wakes one worker. Cheap while the worker is awake: one fence and one load.
+/// It has its cache lines to itself.
 #[derive(Debug)]
+#[repr(align(128))]
 pub struct Waker {
     event: EventFd,
     sleeping: AtomicBool,

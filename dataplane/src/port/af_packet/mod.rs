@@ -73,6 +73,9 @@ impl Socket for PacketSocket {
 }
 
 /// One packet socket as a port.
+// Control boxes the ports of all workers one after another: by its alignment (x86 fetches lines in pairs) none
+// shares a cache line with a port of another worker.
+#[repr(align(128))]
 pub struct AfPacketPort {
     // The ring goes before the socket: the kernel frees its memory when both are gone.
     ring: Ring,

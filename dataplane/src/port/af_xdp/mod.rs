@@ -69,6 +69,9 @@ impl Outgoing {
 
 /// One queue of an interface.
 #[derive(Debug)]
+// Control boxes the ports of all workers one after another: by its alignment (x86 fetches lines in pairs) none
+// shares a cache line with a port of another worker.
+#[repr(align(128))]
 pub struct AfXdpPort<R: Rings = XdpRings> {
     rings: R,
     options: AfXdpOptions,
@@ -99,7 +102,6 @@ impl<R: Rings> AfXdpPort<R> {
     /// A port over any rings whose queue receives into `region`.
     pub(crate) fn with_rings(rings: R, region: Region, options: AfXdpOptions) -> Self {
         let slots = region.slots() as usize;
-        let chunks = rings.chunks();
         Self {
             rings,
             options,
@@ -114,7 +116,7 @@ impl<R: Rings> AfXdpPort<R> {
             unattached: Some(region),
             region: RegionId(0),
             attached: false,
-            transmitting: vec![Outgoing::NONE; chunks as usize],
+            transmitting: Vec::new(),
             in_kernel: 0,
             polling: false,
             transmits: Vec::new(),
@@ -167,8 +169,8 @@ impl<R: Rings> AfXdpPort<R> {
         }
     }
 
-    /// Has the kernel take what is in the transmit ring: 32 frames a kick in copy mode, so at most
-    /// as many kicks as that needs.
+    /// Has the kernel take what is in the transmit ring: in copy mode 32 frames a kick, more since Linux
+    /// 6.17, so at most as many kicks as that needs.
     fn kick(&mut self, io: &mut Io) {
         let mut left = self.rings.untaken().div_ceil(32) + 1;
         while left > 0 && self.rings.untaken() > 0 && self.rings.wants_kick() {
@@ -263,6 +265,8 @@ impl<R: Rings> Port for AfXdpPort<R> {
         io.ring
             .register(id, io.pool.region(id))
             .map_err(|e| PortFailure::fatal(e.to_string()))?;
+        // Here and not when the port is made: memory from the worker's own arena, which no other worker writes.
+        self.transmitting = vec![Outgoing::NONE; self.rings.chunks() as usize];
         self.transmits.reserve(io.sink_cap);
         self.refill(io, 1);
         Ok(())

@@ -175,14 +175,17 @@ struct Bench {
 
 const INDEX: PortIndex = PortIndex(0);
 
-fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
-    let waker = Arc::new(Waker::new().expect("an eventfd"));
-    let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
-    let other = Region::map(512, 2048, 64, HugePages::Off).expect("memory");
-    let other = io.pool.add(other).expect("room");
+/// A port as control makes it: nothing in it has been used.
+fn unattached() -> (AfXdpPort<FakeRings>, Arc<Mutex<Kernel>>) {
     let arena = Arena::map(3, SLOTS, SLOT_SIZE as u32, HugePages::Off).expect("memory");
-    let (part, _) = arena.take(0, 64).expect("nobody has it");
-    let part = io.pool.add(part).expect("room");
+    unattached_in(&arena, true, true)
+}
+
+fn unattached_in(
+    arena: &Arena,
+    source: bool,
+    sink: bool,
+) -> (AfXdpPort<FakeRings>, Arc<Mutex<Kernel>>) {
     let (region, own) = arena.take(2, HEADROOM).expect("nobody has it");
     let umem = Umem::new(&own, true);
     let kernel = Arc::new(Mutex::new(Kernel {
@@ -197,15 +200,23 @@ fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
         lease: Lease::new(Duration::ZERO),
         fd: nix::sys::eventfd::EventFd::new().expect("an eventfd"),
     };
-    let mut port = AfXdpPort::with_rings(
-        rings,
-        region,
-        AfXdpOptions {
-            source,
-            sink,
-            max_frame: 1850,
-        },
-    );
+    let options = AfXdpOptions {
+        source,
+        sink,
+        max_frame: 1850,
+    };
+    (AfXdpPort::with_rings(rings, region, options), kernel)
+}
+
+fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
+    let waker = Arc::new(Waker::new().expect("an eventfd"));
+    let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
+    let other = Region::map(512, 2048, 64, HugePages::Off).expect("memory");
+    let other = io.pool.add(other).expect("room");
+    let arena = Arena::map(3, SLOTS, SLOT_SIZE as u32, HugePages::Off).expect("memory");
+    let (part, _) = arena.take(0, 64).expect("nobody has it");
+    let part = io.pool.add(part).expect("room");
+    let (mut port, kernel) = unattached_in(&arena, source, sink);
     port.attach(
         &mut io,
         Place {
@@ -527,6 +538,56 @@ proptest! {
         for region in [b.other, b.part] {
             let count = b.io.pool.count(region);
             prop_assert_eq!(count.free, count.total);
+        }
+    }
+}
+
+/// The cache lines of a stretch of memory, in pairs as x86 fetches them.
+fn lines<T>(of: *const T, count: usize) -> std::ops::RangeInclusive<usize> {
+    let first = of.addr();
+    first / 128..=(first + (size_of::<T>() * count).max(1) - 1) / 128
+}
+
+/// Ports are made by control, one after another, and each is then written by its worker alone.
+#[test]
+fn ports_of_two_workers_share_no_cache_line() {
+    use std::sync::Barrier;
+    const WORKERS: usize = 4;
+    let ports: Vec<Box<AfXdpPort<FakeRings>>> =
+        (0..WORKERS).map(|_| Box::new(unattached().0)).collect();
+    // All are there at a time: memory that one gave back would be the next one's.
+    let all_there = Barrier::new(WORKERS);
+    let written: Vec<_> = std::thread::scope(|scope| {
+        let workers: Vec<_> = ports
+            .into_iter()
+            .map(|mut port| {
+                let all_there = &all_there;
+                scope.spawn(move || {
+                    let waker = Arc::new(Waker::new().expect("an eventfd"));
+                    let mut io = Io::new(Ring::fake(), Arc::clone(&waker), 1, 100);
+                    port.attach(&mut io, Place::default()).expect("attaches");
+                    let written = [
+                        lines(&raw const *port, 1),
+                        lines(port.transmitting.as_ptr(), port.transmitting.capacity()),
+                        lines(port.transmits.as_ptr(), port.transmits.capacity()),
+                        lines(io.counters.as_ptr(), io.counters.capacity()),
+                        lines(Arc::as_ptr(&waker), 1),
+                    ];
+                    all_there.wait();
+                    port.close(&mut io, Reason::Shutdown);
+                    written
+                })
+            })
+            .collect();
+        let joined = workers.into_iter().map(|worker| worker.join());
+        joined.map(|lines| lines.expect("no panic")).collect()
+    });
+    for (one, its) in written.iter().enumerate() {
+        for others in &written[one + 1..] {
+            for (a, b) in its.iter().flat_map(|a| others.iter().map(move |b| (a, b))) {
+                let apart = a.end() < b.start() || b.end() < a.start();
+                assert!(apart, "{a:?} and {b:?} in {written:?}");
+            }
         }
     }
 }
