@@ -60,6 +60,9 @@ pub enum BenchError {
         /// What happened, and what to do.
         message: String,
     },
+    /// The probe at the TAP cannot be had.
+    #[error("cannot measure at the TAP: {0}; it takes root and Linux 6.6 (TCX)")]
+    Probe(#[from] aya::EbpfError),
     /// The product failed.
     #[error("dataplane: {0}")]
     Product(String),

@@ -22,6 +22,8 @@ pub struct Poured {
     pub measured: Measured,
     /// What was handed to the interface.
     pub sent: Sent,
+    /// Its counters before.
+    pub before: Stats,
     /// Its counters, at rest.
     pub stats: Stats,
 }
@@ -54,7 +56,8 @@ pub fn send(
     Ok(generator.stop()?)
 }
 
-/// Pours traffic into [`SOURCE`], as [`send`] does, and lets the product come to rest. `count` reads from the counters what is to be measured, such as the frames that a port has written.
+/// Pours traffic into [`SOURCE`], as [`send`] does, and lets the product come to rest. `count` reads from the
+/// counters what is to be measured, such as the frames that a port has written.
 ///
 /// # Errors
 ///
@@ -77,6 +80,34 @@ pub fn pour(
             elapsed: sent.elapsed,
         },
         sent,
+        before,
         stats,
     })
+}
+
+/// Offers traffic to a product that may never rest (`idle = "busy"`), and waits until its counters do.
+/// Answers what was sent and how many frames `count` has seen of it.
+///
+/// # Errors
+///
+/// What the generator or the product answers.
+pub fn offer(
+    product: &Product,
+    traffic: Traffic,
+    time: Duration,
+    interrupt: &Interrupt,
+    count: impl Fn(&Stats) -> u64,
+) -> Result<(Sent, u64), BenchError> {
+    let before = count(&product.stats()?);
+    let sent = send(&NetNs::own(), traffic, time, interrupt)?;
+    let mut last = count(&product.stats()?);
+    loop {
+        thread::sleep(Duration::from_millis(30));
+        interrupt.check()?;
+        let now = count(&product.stats()?);
+        if now == last {
+            return Ok((sent, now - before));
+        }
+        last = now;
+    }
 }

@@ -1,7 +1,12 @@
 //! The best bare loop from AF_XDP to a TAP: no parse, no policy, no counters, nothing that could go wrong
 //! handled. What the product has on top of it is what the product costs.
 
-use std::{ffi::CString, num::NonZeroU32, os::fd::AsFd};
+use std::{
+    ffi::CString,
+    num::NonZeroU32,
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
 
 use control::{
     kernel::xdp::{Delivery, Unclaimed, XdpChoice, XdpMode, XdpOptions, XdpProgram},
@@ -22,6 +27,7 @@ use crate::{
     generator::{Generator, Traffic},
     lab::{Cores, Interrupt, SOURCE, UPLINK},
     measure::{Measured, Stopwatch},
+    probe::{Distribution, Probe},
     session::HugePages,
 };
 
@@ -66,14 +72,36 @@ pub(crate) fn measure(
         let listeners = audience.listen(&tap.name, tap.ifindex)?;
         let mut queue = Queue::open(&tap, options)?;
         let generator = Generator::start(&NetNs::own(), SOURCE, traffic.clone())?;
-        let measured = queue.forward(count, &generator, interrupt)?;
+        let over = || generator.is_finished();
+        let measured = queue.forward(count, over, interrupt)?;
         generator.stop()?;
         Ok((measured, listeners.finish()?))
     })?
 }
 
+/// Forwards stamped traffic of a limited rate and number for at most `time`, with a probe on the TAP.
+pub(crate) fn probe(
+    cores: Cores,
+    traffic: &Traffic,
+    time: Duration,
+    options: Options,
+    interrupt: &Interrupt,
+) -> Result<(Measured, Distribution), BenchError> {
+    on_core_in_netns(cores.worker, &NetNs::own(), || {
+        let tap = passive_tap("bare0")?;
+        let probe = Probe::attach(&tap.name)?;
+        let mut queue = Queue::open(&tap, options)?;
+        let generator = Generator::start(&NetNs::own(), SOURCE, traffic.clone())?;
+        let end = Instant::now() + time;
+        let count = traffic.count.unwrap_or(u64::MAX);
+        let measured = queue.forward(count, || Instant::now() > end, interrupt)?;
+        generator.stop()?;
+        Ok((measured, probe.read()?))
+    })?
+}
+
 /// One queue and what writes its frames.
-struct Queue<'tap> {
+pub(super) struct Queue<'tap> {
     writer: Writer<'tap>,
     prefetch: bool,
     rx: RxQueue,
@@ -85,7 +113,7 @@ struct Queue<'tap> {
 }
 
 impl<'tap> Queue<'tap> {
-    fn open(tap: &'tap Tap, options: Options) -> Result<Self, BenchError> {
+    pub(super) fn open(tap: &'tap Tap, options: Options) -> Result<Self, BenchError> {
         let bare = |error: &dyn std::error::Error| {
             let mut text = error.to_string();
             if let Some(cause) = error.source() {
@@ -142,7 +170,7 @@ impl<'tap> Queue<'tap> {
 
     /// Takes what has arrived, and asks for its bytes from memory.
     #[inline]
-    fn receive(&mut self, batch: &mut [FrameDesc; BATCH]) -> usize {
+    pub(super) fn receive(&mut self, batch: &mut [FrameDesc; BATCH]) -> usize {
         // SAFETY: the descriptors are of this socket's UMEM.
         let n = unsafe { self.rx.consume(batch) };
         if !self.prefetch {
@@ -156,10 +184,17 @@ impl<'tap> Queue<'tap> {
         n
     }
 
+    /// Gives slots back to the kernel, to receive into.
+    pub(super) fn give_back(&mut self, batch: &[FrameDesc]) {
+        // SAFETY: the caller took them from the receive ring and is done with them; no other socket has them.
+        unsafe { self.fill.produce(batch) };
+    }
+
+    /// Until `count` frames are written, or it is `over` while there are none.
     fn forward(
         &mut self,
         count: u64,
-        generator: &Generator,
+        over: impl Fn() -> bool,
         interrupt: &Interrupt,
     ) -> Result<Measured, BenchError> {
         let mut batch = [FrameDesc::default(); BATCH];
@@ -180,7 +215,7 @@ impl<'tap> Queue<'tap> {
                 }
                 idle = true;
                 std::hint::spin_loop();
-                if interrupt.is_set() || generator.is_finished() {
+                if interrupt.is_set() || over() {
                     break;
                 }
                 continue;
@@ -206,8 +241,7 @@ impl<'tap> Queue<'tap> {
                 .writer
                 .finish()
                 .map_err(BenchError::bare("bare loop"))? as u64;
-            // SAFETY: they came from the receive ring and are written.
-            unsafe { self.fill.produce(&batch[..n]) };
+            self.give_back(&batch[..n]);
         }
         interrupt.check()?;
         Ok(match stopwatch {

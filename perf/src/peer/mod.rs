@@ -7,6 +7,7 @@ pub(crate) mod bridge;
 pub(crate) mod kernel_clone;
 pub(crate) mod listener;
 pub(crate) mod raw_socket;
+pub(crate) mod receive;
 pub(crate) mod tap;
 pub(crate) mod tap_floor;
 pub(crate) mod tcpreplay;
