@@ -38,6 +38,7 @@ fn main() -> ExitCode {
     theme.test("queues", LISTEN, queues);
     theme.test("offloaded_tag_is_named", LISTEN, offloaded_tag);
     theme.test("ten_thousand_frames", ROOT, many);
+    theme.test("bursts_into_an_idle_worker", ROOT, bursts);
     theme.run()
 }
 
@@ -358,5 +359,25 @@ fn many() {
         daemon::port(stats, "up").rx.frames == 10_000 && in_flight(stats) == 0
     });
     daemon::assert_explained(&stats);
+    daemon.stop().explained();
+}
+
+/// A thousand frames at once, each time after the worker has gone to sleep: none is lost.
+fn bursts() {
+    const BURST: u64 = 1000;
+    let bench = Bench::new();
+    let daemon = bench.start("", None);
+    let sender = bench.sender();
+    let frames: Vec<_> = (0..BURST).map(|n| frames::udp(n as u32, 53, 64)).collect();
+    for burst in 1..=5 {
+        sender.send(&frames);
+        let stats = daemon.stats_when(LIMIT, |stats| {
+            daemon::port(stats, "up").rx.frames == burst * BURST && in_flight(stats) == 0
+        });
+        daemon::assert_explained(&stats);
+        let (up, lc0) = (daemon::port(&stats, "up"), daemon::port(&stats, "lc0"));
+        assert_eq!(lc0.tx.frames, burst * BURST, "burst {burst}\n{stats:#?}");
+        assert!(up.rx.dropped.is_empty(), "burst {burst}\n{stats:#?}");
+    }
     daemon.stop().explained();
 }
