@@ -198,6 +198,12 @@ pub trait Port: Send {
     /// handed on (too long for a slot) is counted as received and dropped.
     fn receive(&mut self, _io: &mut Io, _batch: &mut Vec<Frame>, _budget: usize) {}
 
+    /// Whether [`receive`](Self::receive) finds all that has come, also when [`wait`](Self::wait) has not
+    /// armed anything: then a worker may look now and then instead of being woken for each frame.
+    fn looks(&self) -> bool {
+        false
+    }
+
     /// Asked before the worker sleeps: arms what wakes it. Anything that arrived while arming must be
     /// answered with [`Wait::Ready`].
     fn wait(&mut self, _io: &mut Io) -> Wait {

@@ -89,6 +89,7 @@ pub(crate) struct Worker {
     began: u64,
     last_work: u64,
     busy: u64,
+    rest: rest::Rest,
     residence: Histogram<u64>,
 }
 

@@ -1,39 +1,103 @@
 //! What a worker does when there is nothing to do: it spins for a while, then sleeps in its ring, the
 //! one place where it waits.
+//!
+//! An adaptive worker sleeps in one of two ways. Where frames are rare it is woken by the first of them. Where
+//! they come so often that waking for each would cost more than moving it, it naps: it arms nothing, and looks
+//! again a fixed time later.
 
 use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
-use super::{Worker, mailbox::Message, refused, ring::Op, spec::Idle};
+use super::{Worker, clock, mailbox::Message, refused, ring::Op, spec::Idle};
 use crate::port::{Place, Wait};
 
-/// How long an adaptive worker spins before it sleeps, in nanoseconds. Longer than the gaps of a busy
+/// How long a worker spins at most before it sleeps, in nanoseconds. Longer than the gaps of a busy
 /// link, far shorter than a scheduler's tick.
 const SPIN: u64 = 30_000;
+
+/// An adaptive worker spins no longer than this share of the time that it has worked since it slept: so that
+/// one with little to do leaves its core, and one with much is not caught asleep.
+const SPIN_SHARE: u64 = 4;
+
+/// How long a nap is, in nanoseconds; the kernel's timers add about as much (prctl(2), PR_SET_TIMERSLACK).
+/// At ten million frames a second a thousand arrive in it, a fraction of any ring.
+const NAP: u64 = 50_000;
+
+/// Woken sooner than this after it fell asleep, a worker naps next. In nanoseconds.
+const SOON: u64 = 2 * NAP;
 
 /// How long before a due time a sleeping worker gets up and spins, in nanoseconds: more than a
 /// wake-up takes on an idle core.
 const RISE: u64 = 80_000;
 
+/// What an adaptive worker remembers of its sleeps.
+#[derive(Default)]
+pub(super) struct Rest {
+    /// When the last began.
+    slept: u64,
+    /// [`Worker::busy`] then.
+    busy: u64,
+    /// Whether frames come so often that napping pays.
+    napping: bool,
+}
+
 impl Worker {
     /// Nothing to do: spins for a while, then sleeps until something comes.
     pub(super) fn rest(&mut self) {
-        if self.io.now - self.last_work < SPIN {
+        if self.io.now - self.last_work < self.patience() {
             std::hint::spin_loop();
             return;
         }
         self.io.waker.will_sleep();
-        let limit = self.arm();
-        // With every source at its end even a busy worker has nothing to be quick for.
-        if let Some(limit) = limit
-            && (self.idle == Idle::Adaptive || self.finished)
-            && let Err(e) = self.io.ring.sleep(limit)
-        {
-            refused(&e);
+        if self.may_nap() {
+            self.sleep(Some(Duration::from_nanos(NAP)));
+        } else {
+            let limit = self.arm();
+            // With every source at its end even a busy worker has nothing to be quick for.
+            if let Some(limit) = limit
+                && (self.idle == Idle::Adaptive || self.finished)
+            {
+                self.sleep(limit);
+                // What is due at a time of its own must not be overslept.
+                self.rest.napping = limit.is_none() && clock() - self.rest.slept < SOON;
+            }
         }
         self.io.waker.awake();
         if self.idle == Idle::Busy {
             self.last_work = self.io.now;
         }
+    }
+
+    fn sleep(&mut self, limit: Option<Duration>) {
+        self.rest.slept = self.io.now;
+        self.rest.busy = self.busy;
+        if let Err(e) = self.io.ring.sleep(limit) {
+            refused(&e);
+        }
+    }
+
+    /// How long it spins, in nanoseconds.
+    fn patience(&self) -> u64 {
+        match self.idle {
+            Idle::Busy => SPIN,
+            Idle::Adaptive => SPIN.min((self.busy - self.rest.busy) / SPIN_SHARE),
+        }
+    }
+
+    /// Whether it may sleep without being woken by frames: while each nap finds some, every source is one
+    /// that is looked at, and whoever has a command can wake it.
+    fn may_nap(&mut self) -> bool {
+        self.rest.napping &= self.last_work > self.rest.slept;
+        self.rest.napping
+            && self.idle == Idle::Adaptive
+            && self.receiving
+            && !self.finished
+            && self.waker_armed
+            && !self.io.trouble
+            && !self.mailbox.has_command()
+            && self.sources.iter().all(|source| {
+                let port = &self.ports[source.spec.port.0 as usize];
+                !source.spec.patient && port.as_ref().is_some_and(|port| port.looks())
+            })
     }
 
     /// Arms everything that ends a sleep. `None`: do not sleep; else for how long at most.

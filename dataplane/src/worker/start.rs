@@ -124,6 +124,7 @@ impl Worker {
             deadlines: Vec::with_capacity(ports),
             began: now,
             last_work: now,
+            rest: Default::default(),
             busy: 0,
             residence: report::residence_histogram(),
         };

@@ -294,6 +294,10 @@ impl<R: Rings> Port for AfXdpPort<R> {
         self.refill(io, CHUNK / 2);
     }
 
+    fn looks(&self) -> bool {
+        true
+    }
+
     fn wait(&mut self, io: &mut Io) -> Wait {
         if self.options.source {
             self.refill(io, 1);

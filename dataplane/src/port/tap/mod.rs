@@ -347,6 +347,10 @@ impl Port for TapPort {
         self.park(io);
     }
 
+    fn looks(&self) -> bool {
+        true
+    }
+
     fn wait(&mut self, io: &mut Io) -> Wait {
         if !self.arrived.is_empty() {
             Wait::Ready
