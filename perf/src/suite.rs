@@ -5,9 +5,11 @@ use std::ffi::OsString;
 use clap::{Args, Command};
 
 use crate::{
+    drop::Drop,
     error::BenchError,
     forward::Forward,
     inline::Inline,
+    latency::Latency,
     replay::Replay,
     report::Report,
     session::{Benchmark, Session},
@@ -73,6 +75,8 @@ impl Entry {
 pub const BENCHMARKS: &[Entry] = &[
     Entry::of::<Forward>("forward", &["--listeners", "0,1,2", "--baselines"], &["--sizes", "64", "--frames", "200000"]),
     Entry::of::<Inline>("inline", &[], &["--time", "200"]),
+    Entry::of::<Drop>("drop", &[], &["--seconds", "0.3"]),
+    Entry::of::<Latency>("latency", &["--seconds", "30"], &["--sample", "0.2", "--seconds", "0.5", "--loads", "50"]),
     Entry::of::<Replay>("replay", &[], &["--sizes", "64", "--paces", "10000", "--seconds", "0.2", "--frames", "10000"]),
 ];
 

@@ -38,7 +38,11 @@ fn main() -> ExitCode {
     theme.test("queues", LISTEN, queues);
     theme.test("offloaded_tag_is_named", LISTEN, offloaded_tag);
     theme.test("ten_thousand_frames", ROOT, many);
-    theme.test("bursts_into_an_idle_worker", ROOT, bursts);
+    theme.test(
+        "bursts_into_an_idle_worker",
+        ROOT,
+        bursts_into_an_idle_worker,
+    );
     theme.run()
 }
 
@@ -363,7 +367,7 @@ fn many() {
 }
 
 /// A thousand frames at once, each time after the worker has gone to sleep: none is lost.
-fn bursts() {
+fn bursts_into_an_idle_worker() {
     const BURST: u64 = 1000;
     let bench = Bench::new();
     let daemon = bench.start("", None);
