@@ -43,7 +43,8 @@ fn each_command_prints_its_answer() {
     let daemon = Daemon::start();
     let rules = daemon.path().with_file_name("rules.toml");
     fs::write(&rules, "# mine\n[ { proto = \"udp\" } ]\n").unwrap();
-    let applied = |n| format!("generation {n}, in force on every worker after 41 µs\n");
+    let applied =
+        |n| format!("generation {n}, rebuilt in 0.1 ms, in force on every worker after 41 µs\n");
     let table = "PORT  KIND  INTERFACE  NETNS  MODE  STATE  MTU  CORE:QUEUE  BACKING  LISTENERS\n\
                  lc0   tap   -          -      -     up       -  0           -        tcpdump (7)\n";
     let show = |generation, rules| format!("# policy web, generation {generation}\n{rules}\n");

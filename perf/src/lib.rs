@@ -22,6 +22,7 @@ pub mod measure;
 pub mod memory;
 pub mod page;
 mod peer;
+pub mod policy;
 pub mod probe;
 pub mod product;
 pub mod replay;

@@ -10,7 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use control::{api::protocol::PortInfo, stats::Stats};
+use control::{
+    api::{
+        client::Client,
+        protocol::{PortInfo, Request},
+    },
+    stats::Stats,
+};
 use nix::{
     sys::{
         prctl::set_pdeathsig,
@@ -127,6 +133,17 @@ impl Product {
         }
         serde_json::from_slice(&output.stdout)
             .map_err(|e| BenchError::Product(format!("dpctl {}: {e}", arguments.join(" "))))
+    }
+
+    /// What it answers to a request on its control socket.
+    ///
+    /// # Errors
+    ///
+    /// When it refuses, with its reason.
+    pub fn call<T: DeserializeOwned>(&self, request: &Request) -> Result<T, BenchError> {
+        let failed = |e: &dyn std::fmt::Display| BenchError::Product(e.to_string());
+        let mut client = Client::connect(&[socket(self.dir.path())]).map_err(|e| failed(&e))?;
+        client.call(request).map_err(|e| failed(&e))
     }
 
     /// Its counters.

@@ -10,9 +10,11 @@ use crate::{
     forward::Forward,
     inline::Inline,
     latency::Latency,
+    policy::Policy,
     replay::Replay,
     report::Report,
     session::{Benchmark, Session},
+    vxlan::Vxlan,
 };
 
 /// One benchmark with the options that a suite gives it.
@@ -77,7 +79,9 @@ pub const BENCHMARKS: &[Entry] = &[
     Entry::of::<Inline>("inline", &[], &["--time", "200"]),
     Entry::of::<Drop>("drop", &[], &["--seconds", "0.3"]),
     Entry::of::<Latency>("latency", &["--seconds", "30"], &["--sample", "0.2", "--seconds", "0.5", "--loads", "50"]),
+    Entry::of::<Policy>("policy", &[], &["--frames", "20000", "--exact", "10,1000", "--prefixes", "1000", "--replace", "1000"]),
     Entry::of::<Replay>("replay", &[], &["--sizes", "64", "--paces", "10000", "--seconds", "0.2", "--frames", "10000"]),
+    Entry::of::<Vxlan>("vxlan", &[], &["--seconds", "0.2", "--frames", "10000"]),
 ];
 
 /// The benchmark of these options.

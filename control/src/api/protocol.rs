@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! {"op":"policy_allow","name":"web","rule":"{ proto = \"tcp\", to = \"10.0.0.0/8\", ports = \"80\" }"}
-//! {"ok":{"generation":8,"acknowledged_us":41}}
+//! {"ok":{"generation":8,"rebuilt_us":95,"acknowledged_us":41}}
 //! ```
 
 use std::fmt;
@@ -143,6 +143,8 @@ pub struct PolicyText {
 pub struct Applied {
     /// The generation that the change made.
     pub generation: u64,
+    /// From the rules as they were asked for, read, until tables were made of them, in microseconds.
+    pub rebuilt_us: u64,
     /// From publishing it until the last worker acknowledged it, in microseconds.
     pub acknowledged_us: u64,
 }
@@ -213,11 +215,15 @@ mod tests {
     fn replies_are_ok_or_error() {
         let ok = Reply::Ok(Applied {
             generation: 8,
+            rebuilt_us: 95,
             acknowledged_us: 41,
         });
         let error = Reply::<Applied>::Error(Refusal::new("no"));
         for (text, reply) in [
-            (r#"{"ok":{"generation":8,"acknowledged_us":41}}"#, ok),
+            (
+                r#"{"ok":{"generation":8,"rebuilt_us":95,"acknowledged_us":41}}"#,
+                ok,
+            ),
             (r#"{"error":{"message":"no"}}"#, error),
         ] {
             assert_eq!(serde_json::from_str::<Reply<Applied>>(text).unwrap(), reply);

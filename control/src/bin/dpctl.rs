@@ -289,8 +289,10 @@ fn name_listeners(port: &mut PortInfo) {
 fn print_applied(out: &mut impl Write, applied: Applied) -> io::Result<()> {
     writeln!(
         out,
-        "generation {}, in force on every worker after {} µs",
-        applied.generation, applied.acknowledged_us
+        "generation {}, rebuilt in {:.1} ms, in force on every worker after {} µs",
+        applied.generation,
+        applied.rebuilt_us as f64 / 1e3,
+        applied.acknowledged_us
     )
 }
 

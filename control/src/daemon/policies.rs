@@ -133,7 +133,9 @@ impl Policies {
             ..old.spec().clone()
         };
         let generation = self.generation() + 1;
+        let began = Instant::now();
         let snapshot = Snapshot::compile(&spec, generation).map_err(Refusal::new)?;
+        let rebuilt_us = began.elapsed().as_micros() as u64;
         let Some(publisher) = live.get_mut(name) else {
             return Err(Refusal::new(format!("there is no policy {name}")));
         };
@@ -160,6 +162,7 @@ impl Policies {
         }
         Ok(Applied {
             generation,
+            rebuilt_us,
             acknowledged_us,
         })
     }

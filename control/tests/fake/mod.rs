@@ -40,6 +40,7 @@ impl Fake {
     fn applied(&self) -> Applied {
         Applied {
             generation: self.generation.fetch_add(1, Ordering::Relaxed) + 1,
+            rebuilt_us: 95,
             acknowledged_us: 41,
         }
     }

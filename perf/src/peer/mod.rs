@@ -4,6 +4,7 @@
 pub(crate) mod bare;
 pub(crate) mod bare_inline;
 pub(crate) mod bridge;
+pub(crate) mod flat_set;
 pub(crate) mod kernel_clone;
 pub(crate) mod listener;
 pub(crate) mod raw_socket;

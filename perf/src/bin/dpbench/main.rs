@@ -13,7 +13,8 @@ use cli::{
     generate::Generate,
 };
 use perf::{
-    drop::Drop, forward::Forward, inline::Inline, latency::Latency, replay::Replay, vxlan::Vxlan,
+    drop::Drop, forward::Forward, inline::Inline, latency::Latency, policy::Policy, replay::Replay,
+    vxlan::Vxlan,
 };
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
@@ -45,6 +46,8 @@ enum Action {
     Forward(Bench<Forward>),
     /// AF_XDP -> policy -> AF_XDP between two veths, beside a bare loop and the kernel's bridge with nftables
     Inline(Bench<Inline>),
+    /// One verdict, by number and kind of rules, beside sets; and replacing a policy under load
+    Policy(Bench<Policy>),
     /// Capture file -> TAP at top speed, and how well a pace is kept, beside tcpreplay
     Replay(Bench<Replay>),
     /// Every benchmark in turn: reports, plots and one page of all
@@ -67,6 +70,7 @@ fn main() -> ExitCode {
     let done = match Command::parse().action {
         Action::Forward(bench) => bench.run(),
         Action::Inline(bench) => bench.run(),
+        Action::Policy(bench) => bench.run(),
         Action::Replay(bench) => bench.run(),
         Action::All(all) => all.run(),
         Action::Page(page) => page.run(),
