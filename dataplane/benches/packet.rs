@@ -9,6 +9,9 @@ use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 /// Frames a batch, as a worker parses them; figures are per batch and, as a rate, per frame.
 const BATCH: usize = 64;
 
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
+
 fn main() {
     divan::main();
 }

@@ -12,6 +12,9 @@ use divan::Bencher;
 use divan::counter::ItemsCount;
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+#[global_allocator]
+static ALLOCATOR: divan::AllocProfiler = divan::AllocProfiler::system();
+
 fn main() {
     divan::main();
 }
