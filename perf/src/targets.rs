@@ -451,7 +451,7 @@ pub const TARGETS: &[Target] = &[
         ],
     },
     Target {
-        figure: "allocations per frame after start-up, swaps included",
+        figure: "allocations per frame after start-up",
         wanted: "0",
         parts: &[Part::Asserted {
             file: "dataplane/tests/no_allocation.rs",
