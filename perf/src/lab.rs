@@ -205,6 +205,21 @@ fn pair() -> Result<(), LabError> {
     Ok(())
 }
 
+/// The near end of the pair that [`idle_pair`] makes.
+pub(crate) fn idle(number: u16) -> String {
+    format!("idle{number}")
+}
+
+/// A pair more in the namespace of the calling thread, both ends up, on which nothing comes.
+pub(crate) fn idle_pair(number: u16) -> Result<(), LabError> {
+    let (near, far) = (idle(number), format!("far{number}"));
+    ip(&["link", "add", &near, "type", "veth", "peer", "name", &far])?;
+    for end in [&near, &far] {
+        ip(&["link", "set", end, "arp", "off", "up"])?;
+    }
+    Ok(())
+}
+
 /// Two hosts and what is between them: `client: SOURCE - UPLINK | OUT - SINK: server`.
 #[derive(Debug)]
 pub struct Line {

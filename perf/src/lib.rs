@@ -27,6 +27,7 @@ pub mod probe;
 pub mod product;
 pub mod replay;
 pub mod report;
+pub mod scale;
 pub mod search;
 pub mod session;
 pub mod suite;

@@ -13,6 +13,7 @@ use crate::{
     policy::Policy,
     replay::Replay,
     report::Report,
+    scale::Scale,
     session::{Benchmark, Session},
     vxlan::Vxlan,
 };
@@ -80,6 +81,7 @@ pub const BENCHMARKS: &[Entry] = &[
     Entry::of::<Drop>("drop", &[], &["--seconds", "0.3"]),
     Entry::of::<Latency>("latency", &["--seconds", "30"], &["--sample", "0.2", "--seconds", "0.5", "--loads", "50"]),
     Entry::of::<Policy>("policy", &[], &["--frames", "20000", "--exact", "10,1000", "--prefixes", "1000", "--replace", "1000"]),
+    Entry::of::<Scale>("scale", &[], &["--time", "200", "--ports", "1,8", "--rules", "10"]),
     Entry::of::<Replay>("replay", &[], &["--sizes", "64", "--paces", "10000", "--seconds", "0.2", "--frames", "10000"]),
     Entry::of::<Vxlan>("vxlan", &[], &["--seconds", "0.2", "--frames", "10000"]),
 ];

@@ -12,10 +12,7 @@ use cli::{
     compare::Compare,
     generate::Generate,
 };
-use perf::{
-    drop::Drop, forward::Forward, inline::Inline, latency::Latency, policy::Policy, replay::Replay,
-    vxlan::Vxlan,
-};
+    forward::Forward, inline::Inline, latency::Latency, policy::Policy, replay::Replay, scale::Scale};, use perf::{     drop::Drop, vxlan::Vxlan, }; use perf::{forward::Forward,
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
 #[derive(Debug, Parser)]
@@ -48,6 +45,8 @@ enum Action {
     Inline(Bench<Inline>),
     /// One verdict, by number and kind of rules, beside sets; and replacing a policy under load
     Policy(Bench<Policy>),
+    /// ns/frame over ports on one worker, and memory over slots, ports and rules
+    Scale(Bench<Scale>),
     /// Capture file -> TAP at top speed, and how well a pace is kept, beside tcpreplay
     Replay(Bench<Replay>),
     /// Every benchmark in turn: reports, plots and one page of all
@@ -71,6 +70,7 @@ fn main() -> ExitCode {
         Action::Forward(bench) => bench.run(),
         Action::Inline(bench) => bench.run(),
         Action::Policy(bench) => bench.run(),
+        Action::Scale(bench) => bench.run(),
         Action::Replay(bench) => bench.run(),
         Action::All(all) => all.run(),
         Action::Page(page) => page.run(),
