@@ -37,7 +37,7 @@ pub struct Drop {
 /// Reads a number of seconds from a command line.
 pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
-        Ok(seconds) if 0.01 <= seconds && seconds <= 86_400.0 => Ok(seconds),
+        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(seconds),
         _ => Err("0.01 to 86400 seconds are possible".into()),
     }
 }

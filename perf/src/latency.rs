@@ -14,7 +14,7 @@ use crate::{
     generator::{Traffic, frame},
     lab::{self, UPLINK},
     load::{offer, pour},
-    peer::{bare, listener::Audience, tap_floor},
+    peer::{bare, listener::Audience, tap_floor, writer::Way},
     probe::{Distribution, Probe},
     product::Product,
     report::{LOSS, Quantity, RATE, Report},
@@ -202,6 +202,7 @@ impl Latency {
             &original,
             &[self.size],
             500_000,
+            Way::BEST,
             Audience::of(0, session.cores),
             &session.interrupt,
         )?;

@@ -12,7 +12,10 @@ use cli::{
     compare::Compare,
     generate::Generate,
 };
-    forward::Forward, inline::Inline, latency::Latency, policy::Policy, replay::Replay, scale::Scale};, use perf::{     drop::Drop, vxlan::Vxlan, }; use perf::{forward::Forward,
+use perf::{
+    drop::Drop, forward::Forward, inline::Inline, latency::Latency, policy::Policy, replay::Replay,
+    scale::Scale, vxlan::Vxlan,
+};
 
 /// Measures the dataplane beside what the machine can do and what others do, and makes traffic.
 #[derive(Debug, Parser)]
