@@ -80,6 +80,10 @@ impl Umem {
 /// the kernel that waits for others (net/xdp/xsk_buff_pool.c, `xp_put_pool`).
 const ZERO_COPY_GRACE: Duration = Duration::from_secs(1);
 
+/// How many frames a kick takes in copy mode, up to the transmit ring's size (include/uapi/linux/if_xdp.h, since
+/// Linux 6.17).
+const XDP_MAX_TX_SKB_BUDGET: libc::c_int = 9;
+
 /// How many entries each ring has, powers of two.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sizes {
@@ -155,6 +159,8 @@ impl XdpRings {
         ] {
             set(&socket, option, &size).map_err(at(Step::Rings))?;
         }
+        // A kick then takes all there is. An older kernel refuses, and takes 32 frames.
+        let _ = set(&socket, XDP_MAX_TX_SKB_BUDGET, &sizes.tx);
         let zero = libc::xdp_ring_offset {
             producer: 0,
             consumer: 0,
