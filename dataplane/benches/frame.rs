@@ -58,7 +58,7 @@ fn stage_and_release(bencher: Bencher<'_, '_>, sinks: usize) {
 /// Entries of a batch queued, submitted with one system call, their completions read.
 #[divan::bench]
 fn io_uring_nop(bencher: Bencher<'_, '_>) {
-    let ring = IoUring::builder()
+    let ring: Result<IoUring, _> = IoUring::builder()
         .setup_single_issuer()
         .setup_defer_taskrun()
         .build(256);

@@ -11,6 +11,7 @@ enum Step {
     Free(usize),
     Lend(usize),
     Receive(usize, usize),
+    ReceiveChain(usize, usize),
     Reclaim(usize),
     Stage(usize),
     Share(usize),
@@ -26,6 +27,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<usize>().prop_map(Step::Free),
         2 => any::<usize>().prop_map(Step::Lend),
         2 => (any::<usize>(), 0usize..200).prop_map(|(i, len)| Step::Receive(i, len)),
+        2 => (any::<usize>(), 1usize..6).prop_map(|(i, n)| Step::ReceiveChain(i, n)),
         1 => any::<usize>().prop_map(Step::Reclaim),
         3 => any::<usize>().prop_map(Step::Stage),
         2 => any::<usize>().prop_map(Step::Share),
@@ -44,6 +46,8 @@ struct Model {
     lent: Vec<SlotRef>,
     staged: Vec<Staged>,
     submitted: Vec<SlotRef>,
+    /// Slots of the frame whose first slot it is, where there are several.
+    slots: std::collections::HashMap<u32, usize>,
 }
 
 /// Takes an element by any number, or none from an empty vector.
@@ -55,21 +59,27 @@ fn take<T>(from: &mut Vec<T>, i: usize) -> Option<T> {
     Some(from.swap_remove(i))
 }
 
-fn distinct(slots: impl Iterator<Item = u32>) -> usize {
-    slots.collect::<std::collections::HashSet<_>>().len()
-}
-
 impl Model {
     fn apply(&mut self, pool: &mut Pool, region: RegionId, step: Step) {
         match step {
-            Step::Alloc => self.held.extend(pool.alloc(region)),
+            Step::Alloc => {
+                if let Some(frame) = pool.alloc(region) {
+                    self.slots.remove(&frame.slot);
+                    self.held.push(frame);
+                }
+            }
             Step::Free(i) => {
                 if let Some(frame) = take(&mut self.held, i) {
                     pool.free(frame);
                 }
             }
             Step::Lend(i) => {
-                if let Some(frame) = take(&mut self.held, i) {
+                if let Some(i) = self
+                    .held
+                    .iter()
+                    .position(|frame| !frame.is_chain() && i % 2 == 0)
+                {
+                    let frame = self.held.swap_remove(i);
                     self.lent.push(pool.lend(frame));
                 }
             }
@@ -77,6 +87,7 @@ impl Model {
                 if let Some(slot) = take(&mut self.lent, i) {
                     match pool.receive(slot, 32, len) {
                         Some(frame) => {
+                            self.slots.remove(&frame.slot);
                             assert!(len <= 96);
                             assert_eq!(pool.bytes(&frame).len(), len);
                             self.held.push(frame);
@@ -88,6 +99,37 @@ impl Model {
                             self.lent.push(slot);
                         }
                     }
+                }
+            }
+            Step::ReceiveChain(i, n) => {
+                let taken: Vec<_> = (0..n).filter_map(|k| take(&mut self.lent, i + k)).collect();
+                let piece = |(n, slot): (usize, &SlotRef)| Piece {
+                    slot: slot.slot,
+                    offset: 32,
+                    len: 20 + n as u32,
+                };
+                let pieces: Vec<_> = taken.iter().enumerate().map(piece).collect();
+                let mut wrong = pieces.clone();
+                // One twice, or one that does not fit: nothing changes.
+                if let Some(&first) = pieces.first() {
+                    wrong.push(match n % 2 {
+                        0 => first,
+                        _ => Piece {
+                            slot: first.slot,
+                            offset: 32,
+                            len: 97,
+                        },
+                    });
+                }
+                assert!(pool.receiver(region).receive_chain(&wrong).is_none());
+                if let Some(mut frame) = pool.receiver(region).receive_chain(&pieces) {
+                    let bytes: usize = pieces.iter().map(|piece| piece.len as usize).sum();
+                    assert_eq!(frame.len(), bytes);
+                    let (head, rest) = pool.split_mut(&mut frame);
+                    assert_eq!(head.len(), 20);
+                    assert_eq!(rest.map(<[u8]>::len).sum::<usize>(), bytes - 20);
+                    self.slots.insert(frame.slot, pieces.len());
+                    self.held.push(frame);
                 }
             }
             Step::Reclaim(i) => {
@@ -117,8 +159,14 @@ impl Model {
                     && let Some(mut to) = take(&mut self.held, j)
                     && let Some(from) = take(&mut self.staged, i)
                 {
+                    if to.is_chain() || from.len() > 96 {
+                        self.staged.push(from);
+                        self.held.push(to);
+                        return;
+                    }
                     assert!(pool.copy(&from, &mut to));
-                    assert_eq!(pool.bytes(&to), pool.staged_bytes(&from));
+                    let parts: Vec<_> = pool.parts(&from).collect();
+                    assert_eq!(pool.bytes(&to), parts.concat());
                     self.staged.push(from);
                     self.held.push(to);
                 }
@@ -146,13 +194,21 @@ impl Model {
             + self.submitted.iter().filter(|s| s.slot == slot).count()
     }
 
+    /// Slots of the frames whose first slots these are.
+    fn weigh(&self, slots: impl Iterator<Item = u32>) -> usize {
+        let distinct: std::collections::HashSet<_> = slots.collect();
+        let weight = |slot| self.slots.get(slot).copied().unwrap_or(1);
+        distinct.iter().map(weight).sum()
+    }
+
     fn check(&self, pool: &Pool, region: RegionId) {
         let count = pool.count(region);
         assert!(count.holds(), "{count:?}");
-        assert_eq!(count.held as usize, self.held.len());
-        let staged = distinct(self.staged.iter().map(|s| s.slot));
+        let held = self.weigh(self.held.iter().map(|frame| frame.slot));
+        assert_eq!(count.held as usize, held);
+        let staged = self.weigh(self.staged.iter().map(|s| s.slot));
         assert_eq!(count.staged as usize, staged);
-        let only_submitted = distinct(
+        let only_submitted = self.weigh(
             self.submitted
                 .iter()
                 .map(|s| s.slot)
@@ -169,6 +225,7 @@ proptest! {
         let mut pool = Pool::new();
         let region = Region::map(24, 128, 32, HugePages::Off).expect("memory");
         let region = pool.add(region).expect("room for a region");
+        pool.allow_chains(region);
         let mut model = Model::default();
         for step in steps {
             model.apply(&mut pool, region, step);

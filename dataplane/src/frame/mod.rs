@@ -15,6 +15,7 @@ pub(crate) use arena::Part;
 pub use limbo::Lease;
 pub use marks::Finished;
 pub use memory::{Backing, HugePages, RegionError};
-pub use pool::{MAX_REGIONS, Pool, PoolCount, Receiver, SlotRef};
+pub(crate) use pool::CHAIN;
+pub use pool::{MAX_REGIONS, Piece, Pool, PoolCount, Receiver, SlotRef};
 pub use region::Region;
 pub use token::{Frame, RegionId, Staged};

@@ -1,6 +1,8 @@
 //! The pool: all regions of one worker, who holds each slot, and the law
 //! `free + held + staged + kernel == total`, per region, after every batch.
 //!
+//! A frame has one slot, or, where a region allows it, several that go the way of the first.
+//!
 //! A slot's way: free -> held (a `Frame` exists) -> free, or -> kernel (lent to be received into) ->
 //! held, or -> staged (shares for sinks exist) -> kernel (submitted) -> free when the last share ends.
 
@@ -60,6 +62,8 @@ enum State {
     Lent,
     /// On its way out: shares exist.
     Out,
+    /// Behind another slot of the same frame, wherever that one is.
+    Tail,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,14 +73,42 @@ struct Slot {
     staged: u8,
     /// Shares that are submitted.
     kernel: u8,
+    /// Slots of the same frame behind this one.
+    behind: u8,
     /// Which batch it went out with.
     mark: u16,
 }
+
+/// Where the rest of a frame is that has several slots.
+#[derive(Clone, Copy, Debug, Default)]
+struct Link {
+    /// Where in this slot its bytes are, but for the first slot, of which the token says it.
+    offset: u32,
+    len: u32,
+    /// The slot behind this one, unless it is the last.
+    next: u32,
+}
+
+/// A part of a frame: a stretch of one slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// The slot.
+    pub slot: u32,
+    /// Where in it.
+    pub offset: u32,
+    /// How many bytes.
+    pub len: u32,
+}
+
+/// Slots that one frame can have: what the kernel makes of one, a linear part and MAX_SKB_FRAGS.
+pub(crate) const CHAIN: usize = 18;
 
 #[derive(Debug)]
 struct Tracked {
     region: Region,
     slots: Vec<Slot>,
+    /// By slot, where frames may have several.
+    links: Vec<Link>,
     free: Vec<u32>,
     held: u32,
     staged: u32,
@@ -93,6 +125,84 @@ impl Tracked {
             kernel: self.kernel,
             total: self.region.slots(),
         }
+    }
+
+    /// Frees what stands behind a slot that is free already.
+    #[cold]
+    fn free_tail(&mut self, first: u32) {
+        let mut at = first;
+        for _ in 0..std::mem::take(&mut self.slots[first as usize].behind) {
+            at = self.links[at as usize].next;
+            let slot = &mut self.slots[at as usize];
+            assert!(slot.state == State::Tail);
+            slot.state = State::Free;
+            self.free.push(at);
+        }
+    }
+
+    /// Makes `pieces`, whose slots are `from`, one frame. `None`, and nothing changes, unless all of them are
+    /// in that state and inside their slots, and there are not more than a frame can have.
+    fn chain(&mut self, id: RegionId, pieces: &[Piece], from: State) -> Option<Frame> {
+        let size = self.region.slot_size();
+        let (head, rest) = pieces.split_first()?;
+        let tail: usize = rest.iter().map(|piece| piece.len as usize).sum();
+        if pieces.len() > CHAIN || self.links.is_empty() {
+            return None;
+        }
+        let tail = u16::try_from(tail).ok()?;
+        for (n, piece) in pieces.iter().enumerate() {
+            let (offset, len) = (piece.offset as usize, piece.len as usize);
+            let slot = self.slots.get_mut(piece.slot as usize);
+            let slot = slot.filter(|slot| slot.state == from);
+            let (Some(slot), true) = (slot, offset <= size && len <= size - offset) else {
+                for piece in &pieces[..n] {
+                    self.slots[piece.slot as usize].state = from;
+                }
+                return None;
+            };
+            // So that none of them is there twice.
+            slot.state = State::Tail;
+        }
+        for two in pieces.windows(2) {
+            self.links[two[0].slot as usize].next = two[1].slot;
+            let link = &mut self.links[two[1].slot as usize];
+            (link.offset, link.len) = (two[1].offset, two[1].len);
+        }
+        let first = &mut self.slots[head.slot as usize];
+        (first.state, first.behind) = (State::Held, rest.len() as u8);
+        Some(Frame {
+            region: id,
+            tail,
+            slot: head.slot,
+            offset: head.offset,
+            len: head.len,
+            time: 0,
+        })
+    }
+}
+
+/// The pieces of a frame, one for each of its slots.
+#[derive(Clone, Debug)]
+pub(crate) struct Pieces<'a> {
+    tracked: &'a Tracked,
+    next: Option<Piece>,
+    left: u32,
+}
+
+impl Iterator for Pieces<'_> {
+    type Item = Piece;
+
+    #[inline]
+    fn next(&mut self) -> Option<Piece> {
+        let piece = self.next.take()?;
+        if self.left > 0 {
+            let slot = self.tracked.links[piece.slot as usize].next;
+            let Link { offset, len, .. } = self.tracked.links[slot as usize];
+            let len = len.min(self.left);
+            self.left -= len;
+            self.next = Some(Piece { slot, offset, len });
+        }
+        Some(piece)
     }
 }
 
@@ -119,11 +229,32 @@ impl Receiver<'_> {
         self.tracked.held += 1;
         Some(Frame {
             region: self.id,
+            tail: 0,
             slot: number,
             offset: offset as u32,
             len: len as u32,
             time: 0,
         })
+    }
+
+    /// The same for a frame that the kernel has put into several slots, in this order.
+    pub(crate) fn receive_chain(&mut self, pieces: &[Piece]) -> Option<Frame> {
+        let frame = self.tracked.chain(self.id, pieces, State::Lent)?;
+        self.tracked.kernel -= pieces.len() as u32;
+        self.tracked.held += pieces.len() as u32;
+        Some(frame)
+    }
+
+    /// Takes back a lent slot of a frame that is not handed on. `false` when it was not lent.
+    pub(crate) fn reclaim(&mut self, number: u32) -> bool {
+        let slot = self.tracked.slots.get_mut(number as usize);
+        let Some(slot) = slot.filter(|slot| slot.state == State::Lent) else {
+            return false;
+        };
+        slot.state = State::Free;
+        self.tracked.kernel -= 1;
+        self.tracked.free.push(number);
+        true
     }
 
     /// Asks the processor for a frame that the kernel has filled and that will be received soon. What lies
@@ -172,10 +303,12 @@ impl Pool {
                     state: State::Free,
                     staged: 0,
                     kernel: 0,
+                    behind: 0,
                     mark: 0,
                 };
                 slots as usize
             ],
+            links: Vec::new(),
             // The lowest slot is handed out first.
             free: (0..slots).rev().collect(),
             held: 0,
@@ -185,6 +318,12 @@ impl Pool {
             region,
         });
         Some(RegionId(id as u8))
+    }
+
+    /// Lets frames of a region have several slots.
+    pub(crate) fn allow_chains(&mut self, id: RegionId) {
+        let tracked = self.tracked_mut(id);
+        tracked.links = vec![Link::default(); tracked.slots.len()];
     }
 
     /// Marks a region whose port is gone: no slot of it is handed out any more.
@@ -275,17 +414,33 @@ impl Pool {
                 total: tracked.region.slots(),
                 ..PoolCount::default()
             };
-            for slot in &tracked.slots {
+            let mut tails = 0;
+            for (number, slot) in tracked.slots.iter().enumerate() {
+                let all = 1 + u32::from(slot.behind);
                 match slot.state {
                     State::Free => seen.free += 1,
-                    State::Held => seen.held += 1,
+                    State::Held => seen.held += all,
                     State::Lent => seen.kernel += 1,
-                    State::Out if slot.staged > 0 => seen.staged += 1,
-                    State::Out => seen.kernel += 1,
+                    State::Out if slot.staged > 0 => seen.staged += all,
+                    State::Out => seen.kernel += all,
+                    State::Tail => tails += 1,
                 }
                 if (slot.state == State::Out) != (slot.staged + slot.kernel > 0) {
                     return Err(format!("region {id}: a slot {slot:?}"));
                 }
+                let mut at = number;
+                for _ in 0..slot.behind {
+                    at = tracked.links[at].next as usize;
+                    tails -= 1;
+                    if tracked.slots[at].state != State::Tail || tracked.slots[at].behind > 0 {
+                        return Err(format!(
+                            "region {id}: behind slot {number} is not slot {at}"
+                        ));
+                    }
+                }
+            }
+            if tails != 0i64 {
+                return Err(format!("region {id}: slots of no frame or of two: {tails}"));
             }
             if seen != tracked.count() || !seen.holds() {
                 return Err(format!(
@@ -319,6 +474,7 @@ impl Pool {
         tracked.held += 1;
         Some(Frame {
             region: id,
+            tail: 0,
             slot,
             offset: tracked.region.headroom() as u32,
             len: 0,
@@ -333,8 +489,11 @@ impl Pool {
         let slot = &mut tracked.slots[frame.slot as usize];
         assert!(slot.state == State::Held);
         slot.state = State::Free;
-        tracked.held -= 1;
+        tracked.held -= 1 + u32::from(slot.behind);
         tracked.free.push(frame.slot);
+        if slot.behind > 0 {
+            tracked.free_tail(frame.slot);
+        }
     }
 
     /// Lends an empty frame's slot to the kernel, to be received into.
@@ -342,7 +501,7 @@ impl Pool {
     pub(crate) fn lend(&mut self, frame: Frame) -> SlotRef {
         let tracked = self.tracked_mut(frame.region);
         let slot = &mut tracked.slots[frame.slot as usize];
-        assert!(slot.state == State::Held);
+        assert!(slot.state == State::Held && slot.behind == 0);
         slot.state = State::Lent;
         tracked.held -= 1;
         tracked.kernel += 1;
@@ -407,7 +566,7 @@ impl Pool {
         reclaimed
     }
 
-    /// The frame's bytes.
+    /// The frame's bytes; of one in several slots those in the first.
     #[inline]
     pub fn bytes(&self, frame: &Frame) -> &[u8] {
         let tracked = self.tracked(frame.region);
@@ -421,7 +580,7 @@ impl Pool {
         }
     }
 
-    /// The frame's bytes, to change them.
+    /// The frame's bytes, to change them; of one in several slots those in the first.
     #[inline]
     pub fn bytes_mut(&mut self, frame: &mut Frame) -> &mut [u8] {
         let tracked = self.tracked_mut(frame.region);
@@ -479,16 +638,20 @@ impl Pool {
         let tracked = self.tracked_mut(frame.region);
         let slot = &mut tracked.slots[frame.slot as usize];
         assert!(slot.state == State::Held);
+        let behind = slot.behind;
         *slot = Slot {
             state: State::Out,
             staged: 1,
             kernel: 0,
+            behind,
             mark,
         };
-        tracked.held -= 1;
-        tracked.staged += 1;
+        let all = 1 + u32::from(behind);
+        tracked.held -= all;
+        tracked.staged += all;
         Staged {
             region: frame.region,
+            tail: frame.tail,
             slot: frame.slot,
             offset: frame.offset,
             len: frame.len,
@@ -509,7 +672,7 @@ impl Pool {
         Staged { ..*staged }
     }
 
-    /// The bytes of a share.
+    /// The bytes of a share; of a frame in several slots those in the first.
     #[inline]
     pub(crate) fn staged_bytes(&self, staged: &Staged) -> &[u8] {
         let tracked = self.tracked(staged.region);
@@ -541,6 +704,64 @@ impl Pool {
         )
     }
 
+    /// The pieces of a share, one for each slot.
+    #[inline]
+    pub(crate) fn pieces(&self, staged: &Staged) -> Pieces<'_> {
+        let tracked = self.tracked(staged.region);
+        assert!(tracked.slots[staged.slot as usize].staged > 0);
+        Pieces {
+            tracked,
+            next: Some(Piece {
+                slot: staged.slot,
+                offset: staged.offset,
+                len: staged.len,
+            }),
+            left: staged.tail.into(),
+        }
+    }
+
+    /// The bytes of a share, slot by slot.
+    #[inline]
+    pub(crate) fn parts(&self, staged: &Staged) -> impl Iterator<Item = &[u8]> {
+        let region = self.region(staged.region);
+        self.pieces(staged).map(|piece| {
+            // SAFETY: the slots of a frame are on their way out together: the kernel only reads them, and nothing
+            // hands out `&mut` to a slot that is not held.
+            unsafe { region.bytes(piece.slot, piece.offset as usize, piece.len as usize) }
+        })
+    }
+
+    /// The bytes of a frame in its first slot, to change them, and those behind, slot by slot.
+    pub(crate) fn split_mut(
+        &mut self,
+        frame: &mut Frame,
+    ) -> (&mut [u8], impl Iterator<Item = &[u8]>) {
+        let tracked = self.tracked(frame.region);
+        assert!(tracked.slots[frame.slot as usize].state == State::Held);
+        let pieces = Pieces {
+            tracked,
+            next: Some(Piece {
+                slot: frame.slot,
+                offset: frame.offset,
+                len: frame.len,
+            }),
+            left: frame.tail.into(),
+        };
+        let region = &tracked.region;
+        let (offset, len) = (frame.offset as usize, frame.len as usize);
+        assert!(offset + len <= region.slot_size());
+        let head = region.address(frame.slot, offset);
+        // SAFETY: the slots of a frame are held together, so neither the kernel nor a share has one, and `&mut
+        // self` excludes every other reference. Those behind are other slots than the first, so that no byte is
+        // in two of the slices.
+        let head = unsafe { std::slice::from_raw_parts_mut(head, len) };
+        let rest = pieces.skip(1).map(|piece| {
+            // SAFETY: as above.
+            unsafe { region.bytes(piece.slot, piece.offset as usize, piece.len as usize) }
+        });
+        (head, rest)
+    }
+
     /// Copies a share's bytes into an empty frame, of this region or another. `false`, and the frame
     /// stays empty, when they do not fit behind its offset.
     #[inline]
@@ -550,13 +771,61 @@ impl Pool {
             return false;
         }
         assert!(self.tracked(to.region).slots[to.slot as usize].state == State::Held);
-        let bytes = self.staged_bytes(from);
-        // SAFETY: `room` is `capacity` bytes of a slot that is held, so that nothing else reads or
-        // writes it; the source is a slot on its way out, hence another one.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room, bytes.len()) };
-        to.len = from.len;
+        let mut at = 0;
+        for bytes in self.parts(from) {
+            // SAFETY: `room` is `capacity` bytes of a slot that is held, so that nothing else reads or
+            // writes it, and all parts together are no longer; the source is on its way out, hence another
+            // slot.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), room.add(at), bytes.len()) };
+            at += bytes.len();
+        }
+        to.len = at as u32;
         to.time = from.time;
         true
+    }
+
+    /// Copies a share's bytes into as many slots of a region as they take. `None` when it has not so many, or a
+    /// frame there may not.
+    pub(crate) fn copy_to(&mut self, from: &Staged, id: RegionId) -> Option<Frame> {
+        let (capacity, headroom) = (self.region(id).capacity(), self.region(id).headroom());
+        let count = from.len().div_ceil(capacity.max(1));
+        let tracked = self.tracked_mut(id);
+        let free = tracked.free.len().checked_sub(count)?;
+        if count > CHAIN || tracked.retiring {
+            return None;
+        }
+        let mut pieces = [Piece {
+            slot: 0,
+            offset: 0,
+            len: 0,
+        }; CHAIN];
+        for (n, piece) in pieces[..count].iter_mut().enumerate() {
+            *piece = Piece {
+                slot: tracked.free[free + n],
+                offset: headroom as u32,
+                len: (from.len() - n * capacity).min(capacity) as u32,
+            };
+        }
+        let mut frame = tracked.chain(id, &pieces[..count], State::Free)?;
+        tracked.free.truncate(free);
+        tracked.held += count as u32;
+        frame.time = from.time;
+        let (mut n, mut filled) = (0, 0);
+        for mut bytes in self.parts(from) {
+            while !bytes.is_empty() {
+                let (now, later) = bytes.split_at(bytes.len().min(capacity - filled));
+                let to = self.region(id).address(pieces[n].slot, headroom + filled);
+                // SAFETY: the slot was free a moment ago and is this frame's now, so that nothing else reads or
+                // writes it; it ends `capacity` bytes behind its headroom.
+                unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), to, now.len()) };
+                filled += now.len();
+                if filled == capacity {
+                    (n, filled) = (n + 1, 0);
+                }
+                bytes = later;
+            }
+        }
+        Some(frame)
     }
 
     /// Takes a lent slot back unfilled.
@@ -580,10 +849,11 @@ impl Pool {
         let slot = self.out_mut(staged.region, staged.slot);
         slot.staged -= 1;
         slot.kernel += 1;
+        let all = 1 + u32::from(slot.behind);
         if slot.staged == 0 {
             let tracked = self.tracked_mut(staged.region);
-            tracked.staged -= 1;
-            tracked.kernel += 1;
+            tracked.staged -= all;
+            tracked.kernel += all;
         }
         SlotRef {
             region: staged.region,
@@ -601,8 +871,9 @@ impl Pool {
         let slot = self.out_mut(done.region, done.slot);
         assert!(slot.kernel > 0);
         slot.kernel -= 1;
+        let all = 1 + u32::from(slot.behind);
         if slot.kernel == 0 && slot.staged == 0 {
-            self.tracked_mut(done.region).kernel -= 1;
+            self.tracked_mut(done.region).kernel -= all;
             self.end(done.region, done.slot);
         }
     }
@@ -613,11 +884,12 @@ impl Pool {
         let slot = self.out_mut(staged.region, staged.slot);
         slot.staged -= 1;
         let (left, in_kernel) = (slot.staged, slot.kernel);
+        let all = 1 + u32::from(slot.behind);
         if left == 0 {
             let tracked = self.tracked_mut(staged.region);
-            tracked.staged -= 1;
+            tracked.staged -= all;
             if in_kernel > 0 {
-                tracked.kernel += 1;
+                tracked.kernel += all;
             } else {
                 self.end(staged.region, staged.slot);
             }
@@ -630,8 +902,11 @@ impl Pool {
         let tracked = self.tracked_mut(region);
         let slot = &mut tracked.slots[number as usize];
         slot.state = State::Free;
-        let mark = slot.mark;
+        let (mark, behind) = (slot.mark, slot.behind);
         tracked.free.push(number);
+        if behind > 0 {
+            tracked.free_tail(number);
+        }
         self.marks.end(mark);
     }
 

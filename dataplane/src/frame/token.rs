@@ -12,8 +12,11 @@ pub struct RegionId(pub(crate) u8);
 #[derive(Debug)]
 pub struct Frame {
     pub(crate) region: RegionId,
+    /// Bytes in the slots behind the first, where the frame has several.
+    pub(crate) tail: u16,
     pub(crate) slot: u32,
     pub(crate) offset: u32,
+    /// Bytes in the first slot.
     pub(crate) len: u32,
     /// See [`Frame::time`]; 0 is unknown.
     pub(crate) time: u64,
@@ -25,8 +28,11 @@ pub struct Frame {
 #[derive(Debug)]
 pub struct Staged {
     pub(crate) region: RegionId,
+    /// Bytes in the slots behind the first, where the frame has several.
+    pub(crate) tail: u16,
     pub(crate) slot: u32,
     pub(crate) offset: u32,
+    /// Bytes in the first slot.
     pub(crate) len: u32,
     /// See [`Staged::time`]; 0 is unknown.
     pub(crate) time: u64,
@@ -44,12 +50,18 @@ macro_rules! token {
 
             /// The frame's length in bytes, from the first byte of the Ethernet header.
             pub fn len(&self) -> usize {
-                self.len as usize
+                self.len as usize + usize::from(self.tail)
+            }
+
+            /// Whether the frame lies in several slots, of which the first has its headers.
+            #[inline]
+            pub fn is_chain(&self) -> bool {
+                self.tail > 0
             }
 
             /// Whether the frame has no bytes at all.
             pub fn is_empty(&self) -> bool {
-                self.len == 0
+                self.len() == 0
             }
 
             /// When the frame was captured, in nanoseconds since 1970, where its source can tell: a
@@ -60,9 +72,9 @@ macro_rules! token {
 
             /// Leaves the first `n` bytes out, such as a header that the sink has no use for. They stay
             /// in the slot, where other shares see them. `false`, and nothing changes, when the frame
-            /// is not that long.
+            /// has not so many in its first slot.
             pub fn cut_front(&mut self, n: usize) -> bool {
-                if n > self.len() {
+                if n > self.len as usize {
                     return false;
                 }
                 self.offset += n as u32;
@@ -73,7 +85,11 @@ macro_rules! token {
             /// Leaves out what stands behind the first `len` bytes, such as padding that the sink has no
             /// use for. A shorter frame stays as it is.
             pub fn truncate(&mut self, len: usize) {
-                self.len = self.len().min(len) as u32;
+                let head = self.len as usize;
+                self.tail = self
+                    .tail
+                    .min(len.saturating_sub(head).min(u16::MAX.into()) as u16);
+                self.len = head.min(len) as u32;
             }
         }
     };

@@ -134,6 +134,73 @@ pub fn finish_partial(frame: &mut [u8], headers: &Headers) -> bool {
     true
 }
 
+/// The same of a frame in several parts, of which `head` is the first and has all headers, and `rest` are the
+/// others in their order.
+pub fn finish_partial_parts<'a>(
+    head: &mut [u8],
+    rest: impl Iterator<Item = &'a [u8]>,
+    headers: &Headers,
+) -> bool {
+    let field_at = match headers.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return false,
+    };
+    if headers.fault.is_some()
+        || !matches!(headers.fragment, Fragment::None | Fragment::Atomic)
+        || headers.transport_offset == 0
+    {
+        return false;
+    }
+    let at = usize::from(headers.transport_offset);
+    let Some(header) = head.get(at..at + field_at + 2) else {
+        return false;
+    };
+    let mut length = usize::from(headers.end) - at;
+    if headers.protocol == protocol::UDP {
+        let said = usize::from(u16::from_be_bytes([header[4], header[5]]));
+        if said > length || said < field_at + 2 {
+            return false;
+        }
+        length = said;
+    }
+    let field = u16::from_be_bytes([header[field_at], header[field_at + 1]]);
+    let pseudo = match headers.network {
+        Network::V4 => pseudo_v4(
+            headers.src as u32,
+            headers.dst as u32,
+            headers.protocol,
+            length as u16,
+        ),
+        Network::V6 => pseudo_v6(headers.src, headers.dst, headers.protocol, length as u32),
+        Network::Arp | Network::Other => return false,
+    };
+    if field != fold(pseudo) || carries_other_address(head, headers) {
+        return false;
+    }
+    head[at + field_at..at + field_at + 2].fill(0);
+    let first = &head[at..];
+    let first = &first[..first.len().min(length)];
+    let mut sum = add(pseudo, first);
+    let (mut left, mut odd) = (length - first.len(), first.len() % 2 == 1);
+    for bytes in rest {
+        let bytes = &bytes[..bytes.len().min(left)];
+        // A part that begins at an odd place: its bytes are those of the other halves (RFC 1071, section 2(B)).
+        let part = fold(add(0, bytes));
+        sum += u64::from(if odd { part.swap_bytes() } else { part });
+        left -= bytes.len();
+        odd ^= bytes.len() % 2 == 1;
+    }
+    let checksum = match !fold(sum) {
+        0 if headers.protocol == protocol::UDP => 0xffff,
+        checksum => checksum,
+    };
+    // What the frame says is longer than it is was found by the parser.
+    debug_assert_eq!(left, 0);
+    head[at + field_at..at + field_at + 2].copy_from_slice(&checksum.to_be_bytes());
+    true
+}
+
 /// Writes the checksum of `segment` into its field at `field_at`. A UDP checksum of 0 is sent as 0xffff
 /// (RFC 768).
 pub(super) fn write_checksum(segment: &mut [u8], field_at: usize, pseudo: u64, protocol: u8) {

@@ -13,6 +13,6 @@ mod headers;
 mod parse;
 mod routes;
 
-pub use checksum::finish_partial;
+pub use checksum::{finish_partial, finish_partial_parts};
 pub use headers::{Fault, Fragment, Headers, Network, ethertype, protocol, tcp_flags};
-pub use parse::{MAX_EXTENSIONS, MAX_FRAME, MAX_VLAN_TAGS, parse};
+pub use parse::{MAX_EXTENSIONS, MAX_FRAME, MAX_VLAN_TAGS, parse, parse_head};

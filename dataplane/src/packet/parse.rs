@@ -26,8 +26,54 @@ pub const MAX_EXTENSIONS: u8 = 8;
 #[inline]
 pub fn parse(frame: &[u8]) -> Headers {
     let mut headers = Headers::default();
-    headers.fault = link(frame, &mut headers).err();
+    headers.fault = link(frame, Whole, &mut headers).err();
     headers
+}
+
+/// The same for a frame of which only the first bytes are at hand, and `behind` more elsewhere: lengths are those of
+/// the whole. A header that is not in the first bytes is [`Fault::Truncated`].
+pub fn parse_head(head: &[u8], behind: usize) -> Headers {
+    let mut headers = Headers::default();
+    headers.fault = link(head, Head(behind), &mut headers).err();
+    headers
+}
+
+/// How much of a frame is behind the bytes at hand. Of a whole frame, the usual one, nothing, which the compiler
+/// knows.
+trait Behind: Copy {
+    /// Bytes that are not at hand.
+    fn bytes(self) -> usize;
+}
+
+#[derive(Clone, Copy)]
+struct Whole;
+
+impl Behind for Whole {
+    #[inline(always)]
+    fn bytes(self) -> usize {
+        0
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Head(usize);
+
+impl Behind for Head {
+    #[inline(always)]
+    fn bytes(self) -> usize {
+        self.0
+    }
+}
+
+/// What stands between `from` and `to` in a packet whose first bytes are at hand, as far as it is at hand, and how
+/// much of it is not. `None` when the packet ends before, or `to` is before `from`.
+#[inline(always)]
+fn inside<B: Behind>(packet: &[u8], behind: B, from: usize, to: usize) -> Option<(&[u8], usize)> {
+    let missing = to.saturating_sub(packet.len());
+    if missing > behind.bytes() {
+        return None;
+    }
+    Some((packet.get(from..to - missing)?, missing))
 }
 
 /// The 16-bit field at `at`. Inlined over an array and a constant: no check is left.
@@ -54,8 +100,8 @@ fn address_v6(header: &[u8; 40], at: usize) -> u128 {
 /// Ethernet and VLAN tags (IEEE 802.3, 802.1Q, 802.1ad; 0x9100 is what older switches write for the
 /// outer tag).
 #[inline(always)]
-fn link(frame: &[u8], headers: &mut Headers) -> Result<(), Fault> {
-    if frame.len() > MAX_FRAME {
+fn link<B: Behind>(frame: &[u8], behind: B, headers: &mut Headers) -> Result<(), Fault> {
+    if frame.len() + behind.bytes() > MAX_FRAME {
         return Err(Fault::Length);
     }
     let (ethernet, mut rest) = frame.split_first_chunk::<14>().ok_or(Fault::Truncated)?;
@@ -64,23 +110,23 @@ fn link(frame: &[u8], headers: &mut Headers) -> Result<(), Fault> {
         if headers.vlan_tags == MAX_VLAN_TAGS {
             return Err(Fault::TooDeep);
         }
-        let (tag, behind) = rest.split_first_chunk::<4>().ok_or(Fault::Truncated)?;
+        let (tag, after) = rest.split_first_chunk::<4>().ok_or(Fault::Truncated)?;
         if headers.vlan_tags == 0 {
             headers.vlan_id = field(tag, 0) & 0x0fff;
         }
         headers.vlan_tags += 1;
         kind = field(tag, 2);
-        rest = behind;
+        rest = after;
     }
     headers.ethertype = kind;
     headers.network_offset = (frame.len() - rest.len()) as u16;
     match kind {
-        ethertype::IPV4 => ipv4(rest, headers),
-        ethertype::IPV6 => ipv6(rest, headers),
+        ethertype::IPV4 => ipv4(rest, behind, headers),
+        ethertype::IPV6 => ipv6(rest, behind, headers),
         ethertype::ARP => arp(rest, headers),
         // Also 802.3: an EtherType below 0x0600 is a length, and LLC follows.
         _ => {
-            headers.end = frame.len() as u16;
+            headers.end = (frame.len() + behind.bytes()) as u16;
             Ok(())
         }
     }
@@ -88,7 +134,7 @@ fn link(frame: &[u8], headers: &mut Headers) -> Result<(), Fault> {
 
 /// RFC 791, section 3.1; with an authentication header (RFC 4302), if there is one.
 #[inline(always)]
-fn ipv4(packet: &[u8], headers: &mut Headers) -> Result<(), Fault> {
+fn ipv4<B: Behind>(packet: &[u8], behind: B, headers: &mut Headers) -> Result<(), Fault> {
     headers.network = Network::V4;
     let header = packet.first_chunk::<20>().ok_or(Fault::Truncated)?;
     let header_length = usize::from(header[0] & 0x0f) * 4;
@@ -100,7 +146,8 @@ fn ipv4(packet: &[u8], headers: &mut Headers) -> Result<(), Fault> {
     }
     // One check for both lies: a total length inside the header, and one beyond the frame.
     let total = usize::from(field(header, 2));
-    let mut payload = packet.get(header_length..total).ok_or(Fault::Length)?;
+    let (mut payload, missing) =
+        inside(packet, behind, header_length, total).ok_or(Fault::Length)?;
 
     headers.src = address_v4(header, 12);
     headers.dst = address_v4(header, 16);
@@ -119,12 +166,12 @@ fn ipv4(packet: &[u8], headers: &mut Headers) -> Result<(), Fault> {
     if next == protocol::AUTHENTICATION {
         (next, payload) = authentication(payload)?;
     }
-    transport(next, payload, headers)
+    transport(next, payload, missing, headers)
 }
 
 /// RFC 8200, sections 3 and 4. Out of line, to keep the way of IPv4 short.
 #[inline(never)]
-fn ipv6(packet: &[u8], headers: &mut Headers) -> Result<(), Fault> {
+fn ipv6<B: Behind>(packet: &[u8], behind: B, headers: &mut Headers) -> Result<(), Fault> {
     headers.network = Network::V6;
     let (header, rest) = packet.split_first_chunk::<40>().ok_or(Fault::Truncated)?;
     if header[0] >> 4 != 6 {
@@ -137,7 +184,7 @@ fn ipv6(packet: &[u8], headers: &mut Headers) -> Result<(), Fault> {
     if length == 0 && next == protocol::HOP_BY_HOP {
         return Err(Fault::Length);
     }
-    let mut payload = rest.get(..length).ok_or(Fault::Length)?;
+    let (mut payload, missing) = inside(rest, behind, 0, length).ok_or(Fault::Length)?;
 
     headers.src = address_v6(header, 8);
     headers.dst = address_v6(header, 24);
@@ -179,7 +226,7 @@ fn ipv6(packet: &[u8], headers: &mut Headers) -> Result<(), Fault> {
         };
         walked += 1;
     }
-    transport(next, payload, headers)
+    transport(next, payload, missing, headers)
 }
 
 /// The IPv6 extension headers that are walked. ESP and "no next header" end the walk, as do the
@@ -207,11 +254,12 @@ fn authentication(payload: &[u8]) -> Result<(u8, &[u8]), Fault> {
     Ok((header[0], payload.get(length..).ok_or(Fault::Truncated)?))
 }
 
-/// The transport header at the start of `payload`, which ends where the network layer says.
+/// The transport header at the start of `payload`, which ends where the network layer says; `missing` bytes of it
+/// are not at hand.
 #[inline(always)]
-fn transport(next: u8, payload: &[u8], headers: &mut Headers) -> Result<(), Fault> {
+fn transport(next: u8, payload: &[u8], missing: usize, headers: &mut Headers) -> Result<(), Fault> {
     headers.protocol = next;
-    headers.transport_offset = headers.end - payload.len() as u16;
+    headers.transport_offset = headers.end - (payload.len() + missing) as u16;
     match next {
         // RFC 9293, section 3.1.
         protocol::TCP => {
@@ -233,7 +281,7 @@ fn transport(next: u8, payload: &[u8], headers: &mut Headers) -> Result<(), Faul
             let header = payload.first_chunk::<8>().ok_or(Fault::Truncated)?;
             let length = usize::from(field(header, 4));
             let whole = headers.fragment != Fragment::First;
-            if length < header.len() || (whole && length > payload.len()) {
+            if length < header.len() || (whole && length > payload.len() + missing) {
                 return Err(Fault::Length);
             }
             headers.src_port = field(header, 0);

@@ -3,8 +3,8 @@
 
 use super::{counters::PipelineCounters, spec::SourceSpec};
 use crate::{
-    frame::{Frame, Staged},
-    packet::{Headers, finish_partial, parse},
+    frame::{Frame, Pool, Staged},
+    packet::{Headers, finish_partial, finish_partial_parts, parse, parse_head},
     policy::{Mode, Reader, Reason, Verdict, judge},
     port::{Io, Port, PortIndex},
 };
@@ -73,7 +73,7 @@ impl Pipeline {
             scratch.headers.clear();
             scratch
                 .headers
-                .extend(batch.iter().map(|frame| parse(io.pool.bytes(frame))));
+                .extend(batch.iter().map(|frame| headers_of(&io.pool, frame)));
         }
         scratch.verdicts.clear();
         scratch.verdicts.resize(batch.len(), Verdict::Forward);
@@ -90,7 +90,7 @@ impl Pipeline {
             match scratch.verdicts[i] {
                 Verdict::Forward => {
                     if source.finish_checksums
-                        && finish_partial(io.pool.bytes_mut(&mut frame), &scratch.headers[i])
+                        && finish(&mut io.pool, &mut frame, &scratch.headers[i])
                     {
                         finished += 1;
                     }
@@ -129,6 +129,26 @@ impl Pipeline {
             offer(io, ports, sink, &mut scratch.shares);
         }
         offer(io, ports, last, &mut scratch.forward);
+    }
+}
+
+#[inline]
+fn headers_of(pool: &Pool, frame: &Frame) -> Headers {
+    let bytes = pool.bytes(frame);
+    match frame.is_chain() {
+        false => parse(bytes),
+        true => parse_head(bytes, frame.len() - bytes.len()),
+    }
+}
+
+#[inline]
+fn finish(pool: &mut Pool, frame: &mut Frame, headers: &Headers) -> bool {
+    match frame.is_chain() {
+        false => finish_partial(pool.bytes_mut(frame), headers),
+        true => {
+            let (head, rest) = pool.split_mut(frame);
+            finish_partial_parts(head, rest, headers)
+        }
     }
 }
 

@@ -267,6 +267,7 @@ impl Ring {
         place: Place,
         staged: Staged,
     ) -> Result<(), Staged> {
+        debug_assert!(!staged.is_chain(), "it takes a write of many parts");
         let (from, len) = (pool.staged_address(&staged), staged.len());
         let tag = Tag::new(Op::Write, place, staged.slot_ref());
         let region = u16::from(tag.slot.region.0);

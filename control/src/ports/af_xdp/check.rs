@@ -21,7 +21,7 @@ const NO_ZERO_COPY: &[&str] = &[
 const HEADROOM: u32 = 256;
 
 /// An Ethernet header and one VLAN tag.
-const HEADER: u32 = 14 + 4;
+pub(super) const HEADER: u32 = 14 + 4;
 
 /// Finds the interface and its queues, and says what stands against taking it.
 pub(super) fn inspect(xdp: &AfXdp, port: &PlannedPort, site: &mut Site<'_>) -> Found {
@@ -132,19 +132,24 @@ fn foreign_program(xdp: &AfXdp, link: &Link, site: &mut Site<'_>) -> Option<Fore
     Some(program)
 }
 
-/// Says when a source may get frames that no slot holds.
+/// The longest frame that one slot holds.
+pub(super) fn room(slot_size: u32) -> u32 {
+    slot_size - HEADROOM
+}
+
+/// Says when frames may come that one slot does not hold.
 pub(super) fn frames_fit(xdp: &AfXdp, port: &PlannedPort, slot_size: u32) -> Option<String> {
     let link = port.link.as_ref()?;
-    let room = slot_size - HEADROOM;
+    let room = room(slot_size);
     if link.mtu + HEADER <= room || !port.source {
         return None;
     }
-    let remedy = match slot_size {
-        2048 if link.mtu + HEADER <= 4096 - HEADROOM => "; set slot_size = 4096",
-        _ => "; set the interface's mtu lower",
+    let larger = match slot_size {
+        2048 if link.mtu + HEADER <= 4096 - HEADROOM => "; slot_size = 4096 spares that",
+        _ => "",
     };
     Some(format!(
-        "port {:?}: {} has mtu {}, but a slot of {slot_size} bytes holds frames of {room}; longer ones are lost and counted{remedy}",
+        "port {:?}: {} has mtu {}, and a slot of {slot_size} bytes holds frames of {room}; longer ones take several slots each{larger}",
         port.name, *xdp.interface, link.mtu
     ))
 }

@@ -13,7 +13,10 @@ use dataplane::{
     },
 };
 
-use super::{AfXdp, Offloads, Queues, XdpMode};
+use super::{
+    AfXdp, Offloads, Queues, XdpMode,
+    check::{HEADER, room},
+};
 use crate::{
     api::protocol::PortInfo,
     config::{Plan, PlannedPort},
@@ -61,6 +64,8 @@ pub(super) struct XdpDevice {
     offloads: Vec<OffloadGuard>,
     ifindex: Option<u32>,
     mtu: Option<u32>,
+    /// Whether a frame of that length needs several slots.
+    multi_buffer: bool,
     up: bool,
     /// Nothing was lost yet: what keeps a queue busy is about to go.
     starting: bool,
@@ -95,6 +100,7 @@ impl XdpDevice {
                     XdpMode::Copy | XdpMode::Skb => BindMode::Copy,
                 },
                 transmits: port.sink,
+                multi_buffer: false,
             },
             slots: plan.slots,
             slot_size: plan.slot_size,
@@ -103,6 +109,7 @@ impl XdpDevice {
             program: None,
             offloads: Vec::new(),
             mtu: None,
+            multi_buffer: false,
             ifindex: None,
             up: false,
             starting: false,
@@ -175,8 +182,9 @@ impl XdpDevice {
     }
 
     fn bind(&mut self, seat: &Seat<'_>) -> Result<OpenQueue, StartError> {
-        let options = QueueOptions {
+        let mut options = QueueOptions {
             queue: seat.queue,
+            multi_buffer: self.multi_buffer,
             ..self.options.clone()
         };
         let mut memory = seat.memory.map(|(arena, part)| (arena.clone(), part));
@@ -193,6 +201,15 @@ impl XdpDevice {
                 .map_err(|e| self.fail(&e))?;
             match opened {
                 Ok(queue) => return Ok(queue),
+                Err(e) if options.multi_buffer && e.is_unsupported() => {
+                    options.multi_buffer = false;
+                    self.multi_buffer = false;
+                    self.notes.push(format!(
+                        "{}: neither sends nor receives frames of more than {} bytes, because this kernel or driver has no AF_XDP with several buffers a frame ({e}); longer ones are lost and counted: it takes Linux 6.6, or a lower mtu",
+                        self.interface,
+                        room(self.slot_size),
+                    ));
+                }
                 Err(e) if e.is_busy() && self.starting && tries < BUSY_TRIES => {
                     tries += 1;
                     thread::sleep(BUSY_PAUSE);
@@ -236,8 +253,9 @@ impl Device for XdpDevice {
         self.granted = Some((opened.granted(), opened.backing()));
         if let Some(program) = &mut self.program {
             let delivery = match opened.granted() {
-                Granted::ZeroCopy => Delivery::ZeroCopy,
-                Granted::Copy => Delivery::Copy,
+                // What the kernel delivers in pieces would be read as frames.
+                Granted::ZeroCopy if !self.multi_buffer => Delivery::ZeroCopy,
+                _ => Delivery::Copy,
             };
             let set = program.set(queue, &opened.fd(), delivery);
             set.map_err(|e| StartError::machine(&self.port, &e))?;
@@ -323,6 +341,7 @@ impl Device for XdpDevice {
         }
         self.up = link.up;
         self.mtu = Some(link.mtu);
+        self.multi_buffer = link.mtu + HEADER > room(self.slot_size);
         if !link.up {
             self.notes.push(format!(
                 "{} has no carrier; it is taken up when it has one",

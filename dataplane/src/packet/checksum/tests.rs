@@ -6,7 +6,7 @@ use super::*;
 use crate::packet::build::{
     Checksum, Extension, FragmentField, FrameBuilder, Icmp, Ipv4, Ipv6, Tag, Tcp,
 };
-use crate::packet::{parse, tcp_flags};
+use crate::packet::{Fault, parse, parse_head, tcp_flags};
 
 /// RFC 1071, section 1, word by word.
 fn model(bytes: &[u8]) -> u16 {
@@ -16,6 +16,47 @@ fn model(bytes: &[u8]) -> u16 {
         sum = (sum & 0xffff) + (sum >> 16);
     }
     !(sum as u16)
+}
+
+proptest! {
+    /// Cut into parts anywhere behind its headers, a frame is read and finished as it is in one.
+    #[test]
+    fn parts_are_read_and_finished_as_a_whole(
+        v6: bool,
+        of_tcp: bool,
+        payload in prop::collection::vec(any::<u8>(), 200..3_000),
+        first in 100usize..200,
+        sizes in prop::collection::vec(1usize..900, 1..8),
+        damage in prop::option::of((0usize..60, any::<u8>())),
+    ) {
+        let builder = FrameBuilder::new().payload(&payload).checksum(Checksum::Partial);
+        let builder = if of_tcp { builder.tcp(Tcp::new(1, 2, 0x10)) } else { builder.udp(1, 2) };
+        let builder = if v6 { builder.ipv6(V6) } else { builder.ipv4(V4) };
+        let mut whole = builder.to_vec().expect("short enough");
+        if let Some((at, with)) = damage {
+            whole[at] ^= with;
+        }
+        let (head, mut left) = whole.split_at(first);
+        let mut head = head.to_vec();
+        let mut parts = Vec::new();
+        for size in sizes {
+            let (part, behind) = left.split_at(size.min(left.len()));
+            parts.push(part.to_vec());
+            left = behind;
+        }
+        parts.push(left.to_vec());
+        let of_head = parse_head(&head, whole.len() - head.len());
+        let headers = parse(&whole);
+        // Extension headers may reach behind the head; that is said.
+        if of_head.fault != Some(Fault::Truncated) {
+            prop_assert_eq!(of_head, headers);
+        }
+        let did = finish_partial_parts(&mut head, parts.iter().map(Vec::as_slice), &of_head);
+        if of_head == headers {
+            prop_assert_eq!(did, finish_partial(&mut whole, &headers));
+        }
+        prop_assert_eq!([vec![head], parts].concat().concat(), whole);
+    }
 }
 
 proptest! {

@@ -18,10 +18,11 @@ pub use socket::XdpRings;
 
 use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
-    frame::{Frame, Region, RegionId, SlotRef, Staged},
+    frame::{CHAIN, Frame, Piece, Receiver, Region, RegionId, SlotRef, Staged},
+    packet::MAX_FRAME,
     policy::Reason,
     worker::{
-        counters::KernelCounters,
+        counters::{KernelCounters, RxCounters},
         ring::{Completion, Op},
     },
 };
@@ -44,12 +45,16 @@ pub struct AfXdpOptions {
     pub max_frame: usize,
 }
 
-/// A frame that is in the kernel's hands to be transmitted. Without length there is none.
+/// A frame that is in the kernel's hands to be transmitted, by the chunk of its first slot. Without length there is
+/// none.
 #[derive(Clone, Copy, Debug)]
 struct Outgoing {
+    /// The slot; of what is behind the first, the chunk of that.
     slot: u32,
     len: u16,
     region: RegionId,
+    /// Chunks of the frame that the kernel has, or [`Self::BEHIND`].
+    chunks: u8,
 }
 
 impl Outgoing {
@@ -57,13 +62,77 @@ impl Outgoing {
         slot: 0,
         len: 0,
         region: RegionId(0),
+        chunks: 0,
     };
+
+    /// In `chunks`: this one is behind the first of a frame.
+    const BEHIND: u8 = u8::MAX;
 
     fn slot_ref(self) -> SlotRef {
         SlotRef {
             region: self.region,
             slot: self.slot,
         }
+    }
+}
+
+/// A frame of which more is to come.
+#[derive(Debug, Default)]
+struct Partial {
+    /// What came so far.
+    pieces: Vec<Piece>,
+    bytes: usize,
+    /// More came than a frame can have; the slots of those were given back.
+    too_long: bool,
+}
+
+impl Partial {
+    /// Takes one more piece. What the frame came to be when it was the last.
+    #[cold]
+    fn take(
+        &mut self,
+        pool: &mut Receiver<'_>,
+        rx: &mut RxCounters,
+        piece: Received,
+    ) -> Option<Frame> {
+        self.bytes += piece.len as usize;
+        if self.pieces.len() < CHAIN {
+            self.pieces.push(Piece {
+                slot: piece.slot,
+                offset: piece.offset,
+                len: piece.len,
+            });
+        } else {
+            self.too_long = true;
+            pool.reclaim(piece.slot);
+        }
+        if piece.more {
+            return None;
+        }
+        rx.receive(self.bytes);
+        self.too_long |= self.bytes > MAX_FRAME;
+        let frame = match self.too_long {
+            true => None,
+            false => pool.receive_chain(&self.pieces),
+        };
+        if frame.is_none() {
+            for piece in &self.pieces {
+                pool.reclaim(piece.slot);
+            }
+            let reason = match self.too_long {
+                true => Reason::TooLong,
+                // The kernel named a slot that it was not lent.
+                false => Reason::KernelFull,
+            };
+            rx.dropped.add(reason, 1);
+        }
+        self.clear();
+        frame
+    }
+
+    fn clear(&mut self) {
+        self.pieces.clear();
+        (self.bytes, self.too_long) = (0, false);
     }
 }
 
@@ -89,19 +158,34 @@ pub struct AfXdpPort<R: Rings = XdpRings> {
     polling: bool,
     /// What one call puts on the transmit ring.
     transmits: Vec<Transmit>,
+    /// How many frames that is.
+    frames: usize,
+    /// Slots that the longest frame takes; one, unless a frame may have several.
+    longest: usize,
+    partial: Partial,
 }
 
 impl AfXdpPort<XdpRings> {
     /// A port over an open queue.
     pub fn new(queue: OpenQueue, options: AfXdpOptions) -> Self {
-        Self::with_rings(queue.rings, queue.region, options)
+        let multi_buffer = queue.multi_buffer;
+        Self::with_rings(queue.rings, queue.region, multi_buffer, options)
     }
 }
 
 impl<R: Rings> AfXdpPort<R> {
-    /// A port over any rings whose queue receives into `region`.
-    pub(crate) fn with_rings(rings: R, region: Region, options: AfXdpOptions) -> Self {
+    /// A port over any rings whose queue receives into `region`; `multi_buffer`: a frame may lie in several slots.
+    pub(crate) fn with_rings(
+        rings: R,
+        region: Region,
+        multi_buffer: bool,
+        options: AfXdpOptions,
+    ) -> Self {
         let slots = region.slots() as usize;
+        let longest = match multi_buffer {
+            true => options.max_frame.div_ceil(region.capacity()).max(2),
+            false => 1,
+        };
         Self {
             rings,
             options,
@@ -120,6 +204,9 @@ impl<R: Rings> AfXdpPort<R> {
             in_kernel: 0,
             polling: false,
             transmits: Vec::new(),
+            frames: 0,
+            longest,
+            partial: Partial::default(),
         }
     }
 
@@ -157,7 +244,17 @@ impl<R: Rings> AfXdpPort<R> {
                 let Some(outgoing) = outgoing.filter(|outgoing| outgoing.len > 0) else {
                     return;
                 };
-                let outgoing = std::mem::replace(outgoing, Outgoing::NONE);
+                let mut outgoing = std::mem::replace(outgoing, Outgoing::NONE);
+                if outgoing.chunks != 1 {
+                    let first = match outgoing.chunks {
+                        Outgoing::BEHIND => outgoing.slot,
+                        _ => chunk,
+                    };
+                    match one_of_many(transmitting, first, chunk, outgoing) {
+                        Some(whole) => outgoing = whole,
+                        None => return,
+                    }
+                }
                 tx.written(outgoing.len.into());
                 done += 1;
                 pool.complete(outgoing.slot_ref());
@@ -208,17 +305,57 @@ impl<R: Rings> AfXdpPort<R> {
     /// Puts a share among what goes on the transmit ring.
     #[inline]
     fn submit(&mut self, io: &mut Io, own: Staged, chunk: u32) {
+        self.frames += 1;
+        if own.is_chain() {
+            return self.submit_chain(io, own, chunk);
+        }
         self.transmitting[chunk as usize] = Outgoing {
             slot: own.slot,
             // A chunk is no longer.
             len: own.len as u16,
             region: own.region,
+            chunks: 1,
         };
         self.transmits.push(Transmit {
             chunk,
             offset: own.offset,
             len: own.len,
+            more: false,
         });
+        io.pool.submit(own);
+    }
+
+    /// The same for one in several slots.
+    #[cold]
+    fn submit_chain(&mut self, io: &mut Io, own: Staged, chunk: u32) {
+        let first = chunk - own.slot;
+        let mut chunks = 0;
+        for piece in io.pool.pieces(&own) {
+            let at = first + piece.slot;
+            self.transmitting[at as usize] = Outgoing {
+                slot: chunk,
+                len: 1,
+                region: own.region,
+                chunks: Outgoing::BEHIND,
+            };
+            self.transmits.push(Transmit {
+                chunk: at,
+                offset: piece.offset,
+                len: piece.len,
+                more: true,
+            });
+            chunks += 1;
+        }
+        if let Some(last) = self.transmits.last_mut() {
+            last.more = false;
+        }
+        self.transmitting[chunk as usize] = Outgoing {
+            slot: own.slot,
+            // A device transmits no longer ones.
+            len: own.len() as u16,
+            region: own.region,
+            chunks,
+        };
         io.pool.submit(own);
     }
 
@@ -228,24 +365,69 @@ impl<R: Rings> AfXdpPort<R> {
         for frame in self.transmits.drain(..) {
             let outgoing = &mut self.transmitting[frame.chunk as usize];
             let outgoing = std::mem::replace(outgoing, Outgoing::NONE);
+            if outgoing.chunks == Outgoing::BEHIND {
+                continue;
+            }
             io.count(self.place.index).tx.drop(Reason::SinkFull);
             io.pool.complete(outgoing.slot_ref());
+        }
+        self.frames = 0;
+    }
+
+    /// How many chunks a frame takes on the transmit ring.
+    #[inline]
+    fn slots_of(&self, io: &Io, staged: &Staged) -> usize {
+        match self.longest {
+            1 => 1,
+            _ if staged.is_chain() => io.pool.pieces(staged).count(),
+            _ => staged
+                .len()
+                .div_ceil(io.pool.region(self.region).capacity()),
         }
     }
 
     fn copy(&mut self, io: &mut Io, staged: Staged) -> Result<Staged, (Staged, Reason)> {
-        let Some(mut copy) = io.pool.alloc(self.region) else {
+        let copy = if staged.len() > io.pool.region(self.region).capacity() {
+            if self.longest == 1 {
+                return Err((staged, Reason::TooLong));
+            }
+            io.pool.copy_to(&staged, self.region)
+        } else {
+            let empty = io.pool.alloc(self.region);
+            empty.and_then(|mut copy| {
+                if io.pool.copy(&staged, &mut copy) {
+                    return Some(copy);
+                }
+                // Cannot be: it fits.
+                io.pool.free(copy);
+                None
+            })
+        };
+        let Some(copy) = copy else {
             return Err((staged, Reason::SinkFull));
         };
-        if !io.pool.copy(&staged, &mut copy) {
-            io.pool.free(copy);
-            return Err((staged, Reason::TooLong));
-        }
         io.count(self.place.index).tx.copied += 1;
         let own = io.pool.stage(copy);
         io.pool.release(staged);
         Ok(own)
     }
+}
+
+/// One chunk of a frame in several is back. The frame, when it was the last.
+#[cold]
+fn one_of_many(
+    transmitting: &mut [Outgoing],
+    first: u32,
+    chunk: u32,
+    taken: Outgoing,
+) -> Option<Outgoing> {
+    if chunk == first {
+        // It stays known by its first chunk until all are back.
+        transmitting[first as usize] = taken;
+    }
+    let frame = &mut transmitting[first as usize];
+    frame.chunks -= 1;
+    (frame.chunks == 0).then(|| std::mem::replace(frame, Outgoing::NONE))
 }
 
 impl<R: Rings> Port for AfXdpPort<R> {
@@ -268,6 +450,12 @@ impl<R: Rings> Port for AfXdpPort<R> {
         // Here and not when the port is made: memory from the worker's own arena, which no other worker writes.
         self.transmitting = vec![Outgoing::NONE; self.rings.chunks() as usize];
         self.transmits.reserve(io.sink_cap);
+        if self.longest > 1 {
+            io.pool.allow_chains(id);
+            // Whatever sink they go to: one write of many parts.
+            io.ring.prepare_gathers();
+            self.partial.pieces.reserve(CHAIN);
+        }
         self.refill(io, 1);
         Ok(())
     }
@@ -275,7 +463,12 @@ impl<R: Rings> Port for AfXdpPort<R> {
     fn receive(&mut self, io: &mut Io, batch: &mut Vec<Frame>, budget: usize) {
         let rx = &mut io.counters[self.place.index.0 as usize].rx;
         let mut pool = io.pool.receiver(self.region);
+        let partial = &mut self.partial;
         let n = self.rings.receive(budget, |frame| {
+            if frame.more || !partial.pieces.is_empty() {
+                batch.extend(partial.take(&mut pool, rx, frame));
+                return;
+            }
             rx.receive(frame.len as usize);
             pool.expect(frame.slot, frame.offset as usize, 1);
             match pool.receive(frame.slot, frame.offset as usize, frame.len as usize) {
@@ -319,13 +512,14 @@ impl<R: Rings> Port for AfXdpPort<R> {
         let index = self.place.index;
         io.count(index).tx.offered += frames.len() as u64;
         let cap = io.sink_cap.saturating_sub(self.in_kernel);
-        let room = self.rings.transmit_room(frames.len()).min(cap);
+        let room = self.rings.transmit_room(frames.len() * self.longest);
         for staged in frames.drain(..) {
             let reason = if staged.len() < SHORTEST {
                 Reason::TooShort
             } else if staged.len() > self.options.max_frame {
                 Reason::TooLong
-            } else if self.transmits.len() >= room {
+            } else if self.frames >= cap || self.transmits.len() + self.slots_of(io, &staged) > room
+            {
                 Reason::SinkFull
             } else {
                 match self.own(io, staged) {
@@ -340,7 +534,7 @@ impl<R: Rings> Port for AfXdpPort<R> {
             return;
         }
         if self.rings.transmit(&self.transmits) {
-            self.in_kernel += self.transmits.len();
+            self.in_kernel += std::mem::take(&mut self.frames);
             self.transmits.clear();
         } else {
             self.withdraw(io);
@@ -366,8 +560,8 @@ impl<R: Rings> Port for AfXdpPort<R> {
             return usize::MAX;
         }
         // Frames that are copied take a slot of this region.
-        let cap = io.sink_cap.saturating_sub(self.in_flight());
-        cap.min(io.pool.free_slots(self.region))
+        let cap = (io.sink_cap / self.longest).saturating_sub(self.in_flight());
+        cap.min(io.pool.free_slots(self.region) / self.longest)
     }
 
     fn in_flight(&self) -> usize {
@@ -394,7 +588,11 @@ impl<R: Rings> Port for AfXdpPort<R> {
         io.pool.retire(self.region);
         let mut left = Vec::with_capacity(self.in_kernel);
         for outgoing in self.transmitting.iter_mut().filter(|o| o.len > 0) {
-            let slot = std::mem::replace(outgoing, Outgoing::NONE).slot_ref();
+            let outgoing = std::mem::replace(outgoing, Outgoing::NONE);
+            if outgoing.chunks == Outgoing::BEHIND {
+                continue;
+            }
+            let slot = outgoing.slot_ref();
             io.count(index).tx.drop(reason);
             if slot.region == self.region {
                 // Its memory is not used again before the socket is closed.
@@ -407,10 +605,15 @@ impl<R: Rings> Port for AfXdpPort<R> {
         self.in_kernel = 0;
         // Frames that the kernel had received and we had not.
         let rx = &mut io.counters[index.0 as usize].rx;
+        let mut bytes = self.partial.bytes;
         self.rings.receive(usize::MAX, |frame| {
-            rx.receive(frame.len as usize);
-            rx.dropped.add(reason, 1);
+            bytes += frame.len as usize;
+            if !frame.more {
+                rx.receive(std::mem::take(&mut bytes));
+                rx.dropped.add(reason, 1);
+            }
         });
+        self.partial.clear();
         io.pool.reclaim_lent(self.region);
         if self.polling {
             io.ring.cancel(self.rings.fd(), self.place);

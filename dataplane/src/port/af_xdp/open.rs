@@ -58,6 +58,9 @@ pub struct QueueOptions {
     pub mode: BindMode,
     /// Whether frames of the whole arena are transmitted; else the kernel gets the queue's part alone.
     pub transmits: bool,
+    /// Whether a frame may lie in several slots (XDP_USE_SG, Linux 6.6). The XDP program must be one for several
+    /// buffers.
+    pub multi_buffer: bool,
 }
 
 /// Why a queue could not be opened.
@@ -102,6 +105,16 @@ pub enum OpenError {
 }
 
 impl OpenError {
+    /// Whether it may succeed without [`QueueOptions::multi_buffer`], which this kernel or driver has not.
+    pub fn is_unsupported(&self) -> bool {
+        match self {
+            OpenError::Bind { source, .. } => {
+                matches!(source.raw_os_error(), Some(libc::EINVAL | libc::EOPNOTSUPP))
+            }
+            OpenError::Memory { .. } | OpenError::Umem { .. } => false,
+        }
+    }
+
     /// Whether the same call may succeed in a moment: the queue or its memory is still being released.
     pub fn is_busy(&self) -> bool {
         match self {
@@ -117,6 +130,7 @@ impl OpenError {
 pub struct OpenQueue {
     pub(super) rings: XdpRings,
     pub(super) region: Region,
+    pub(super) multi_buffer: bool,
     granted: Granted,
 }
 
@@ -176,6 +190,10 @@ pub fn open(options: &QueueOptions, arena: &Arena, part: usize) -> Result<OpenQu
             BindMode::Auto => 0,
             BindMode::ZeroCopy => libc::XDP_ZEROCOPY,
             BindMode::Copy => libc::XDP_COPY,
+        }
+        | match options.multi_buffer {
+            true => libc::XDP_USE_SG,
+            false => 0,
         };
     let opened = XdpRings::open(part, options.transmits, sizes, index, queue, flags);
     let (rings, granted) = opened.map_err(|(step, source)| match step {
@@ -194,6 +212,7 @@ pub fn open(options: &QueueOptions, arena: &Arena, part: usize) -> Result<OpenQu
     Ok(OpenQueue {
         rings,
         region,
+        multi_buffer: options.multi_buffer,
         granted,
     })
 }

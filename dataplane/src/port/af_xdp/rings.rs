@@ -8,26 +8,30 @@ use crate::{
     worker::counters::KernelCounters,
 };
 
-/// A received frame: where in which slot the kernel put it.
+/// A received frame, or a part of one: where in which slot the kernel put it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The slot of the queue's region.
     pub slot: u32,
     /// Where in the slot the frame begins.
     pub offset: u32,
-    /// The frame's length in bytes.
+    /// Its length there in bytes.
     pub len: u32,
+    /// Whether the frame goes on in the slot that comes next.
+    pub more: bool,
 }
 
-/// A frame to transmit, within one chunk of the UMEM.
+/// A frame to transmit, or a part of one, within one chunk of the UMEM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
     /// The chunk.
     pub chunk: u32,
     /// Where in the chunk the frame begins.
     pub offset: u32,
-    /// The frame's length in bytes.
+    /// Its length there in bytes.
     pub len: u32,
+    /// Whether the frame goes on in the chunk that comes next.
+    pub more: bool,
 }
 
 /// What came of a kick.

@@ -271,7 +271,7 @@ impl Rings for XdpRings {
         self.tx.produce(frames.iter().map(|frame| libc::xdp_desc {
             addr: (u64::from(frame.chunk) << shift) + u64::from(frame.offset),
             len: frame.len,
-            options: 0,
+            options: if frame.more { libc::XDP_PKT_CONTD } else { 0 },
         }))
     }
 
@@ -354,6 +354,7 @@ fn received(desc: libc::xdp_desc, first: u32, shift: u32) -> Received {
         slot: ((desc.addr >> shift) as u32).wrapping_sub(first),
         offset: (desc.addr & ((1 << shift) - 1)) as u32,
         len: desc.len,
+        more: desc.options & libc::XDP_PKT_CONTD != 0,
     }
 }
 

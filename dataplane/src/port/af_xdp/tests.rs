@@ -23,6 +23,7 @@ use crate::{
 const SLOTS: u32 = 256;
 const SLOT_SIZE: usize = 2048;
 const HEADROOM: usize = 256;
+const CAPACITY: usize = SLOT_SIZE - HEADROOM;
 
 /// Both sides of the four rings.
 #[derive(Default)]
@@ -32,6 +33,9 @@ struct Kernel {
     tx: VecDeque<Transmit>,
     tx_size: usize,
     sent: VecDeque<(u32, Vec<u8>)>,
+    /// The same as frames, the last of which may go on.
+    whole: Vec<Vec<u8>>,
+    goes_on: bool,
     completion: VecDeque<u32>,
     /// Where the UMEM begins, and in it the port's own region.
     umem: usize,
@@ -40,19 +44,27 @@ struct Kernel {
 }
 
 impl Kernel {
-    /// A frame arrives: into a filled slot, or it is lost.
+    /// A frame arrives: into a filled slot, or as many as it takes, or it is lost.
     fn deliver(&mut self, bytes: &[u8]) -> bool {
-        let Some(slot) = self.fill.pop_front() else {
+        let count = bytes.len().div_ceil(CAPACITY);
+        if self.fill.len() < count {
             return false;
-        };
-        let at = self.own + slot as usize * SLOT_SIZE + HEADROOM;
-        // SAFETY: the slot is lent (it came through the fill ring), and the region outlives the test.
-        unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), at as *mut u8, bytes.len()) };
-        self.rx.push_back(Received {
-            slot,
-            offset: HEADROOM as u32,
-            len: bytes.len() as u32,
-        });
+        }
+        for (n, (part, slot)) in bytes
+            .chunks(CAPACITY)
+            .zip(self.fill.drain(..count))
+            .enumerate()
+        {
+            let at = self.own + slot as usize * SLOT_SIZE + HEADROOM;
+            // SAFETY: the slot is lent (it came through the fill ring), and the region outlives the test.
+            unsafe { std::ptr::copy_nonoverlapping(part.as_ptr(), at as *mut u8, part.len()) };
+            self.rx.push_back(Received {
+                slot,
+                offset: HEADROOM as u32,
+                len: part.len() as u32,
+                more: n + 1 < count,
+            });
+        }
         true
     }
 
@@ -66,6 +78,11 @@ impl Kernel {
             // SAFETY: the slot is submitted, so that its bytes do not change.
             let bytes = unsafe { std::slice::from_raw_parts(at as *const u8, frame.len as usize) };
             self.sent.push_back((frame.chunk, bytes.to_vec()));
+            match self.whole.last_mut() {
+                Some(last) if self.goes_on => last.extend(bytes),
+                _ => self.whole.push(bytes.to_vec()),
+            }
+            self.goes_on = frame.more;
         }
     }
 
@@ -178,13 +195,14 @@ const INDEX: PortIndex = PortIndex(0);
 /// A port as control makes it: nothing in it has been used.
 fn unattached() -> (AfXdpPort<FakeRings>, Arc<Mutex<Kernel>>) {
     let arena = Arena::map(3, SLOTS, SLOT_SIZE as u32, HugePages::Off).expect("memory");
-    unattached_in(&arena, true, true)
+    unattached_in(&arena, true, true, 1850)
 }
 
 fn unattached_in(
     arena: &Arena,
     source: bool,
     sink: bool,
+    max_frame: usize,
 ) -> (AfXdpPort<FakeRings>, Arc<Mutex<Kernel>>) {
     let (region, own) = arena.take(2, HEADROOM).expect("nobody has it");
     let umem = Umem::new(&own, true);
@@ -200,15 +218,25 @@ fn unattached_in(
         lease: Lease::new(Duration::ZERO),
         fd: nix::sys::eventfd::EventFd::new().expect("an eventfd"),
     };
-    let options = AfXdpOptions {
-        source,
-        sink,
-        max_frame: 1850,
-    };
-    (AfXdpPort::with_rings(rings, region, options), kernel)
+    let port = AfXdpPort::with_rings(
+        rings,
+        region,
+        max_frame > 1850,
+        AfXdpOptions {
+            source,
+            sink,
+            max_frame,
+        },
+    );
+    (port, kernel)
 }
 
 fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
+    bench_of(source, sink, sink_cap, 1850)
+}
+
+/// With frames of several slots where the longest needs them.
+fn bench_of(source: bool, sink: bool, sink_cap: usize, max_frame: usize) -> Bench {
     let waker = Arc::new(Waker::new().expect("an eventfd"));
     let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
     let other = Region::map(512, 2048, 64, HugePages::Off).expect("memory");
@@ -216,7 +244,7 @@ fn bench(source: bool, sink: bool, sink_cap: usize) -> Bench {
     let arena = Arena::map(3, SLOTS, SLOT_SIZE as u32, HugePages::Off).expect("memory");
     let (part, _) = arena.take(0, 64).expect("nobody has it");
     let part = io.pool.add(part).expect("room");
-    let (mut port, kernel) = unattached_in(&arena, source, sink);
+    let (mut port, kernel) = unattached_in(&arena, source, sink, max_frame);
     port.attach(
         &mut io,
         Place {
@@ -449,6 +477,7 @@ fn a_descriptor_that_was_not_lent_is_not_believed() {
                 slot,
                 offset: 256,
                 len: 60,
+                more: false,
             });
         }
     });
@@ -476,9 +505,106 @@ enum Step {
     Link(bool),
 }
 
+/// Bytes by which one finds out where they stood.
+fn pattern(len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at / 7 + at) as u8).collect()
+}
+
+#[test]
+fn a_long_frame_lies_in_several_slots_and_leaves_from_them() {
+    let mut b = bench_of(true, true, 100, 32_256);
+    let mut batch = Vec::new();
+    for len in [60, 1792, 1793, 3584, 3585, 9000, 32_256] {
+        assert!(b.kernel(|k| k.deliver(&pattern(len))));
+        // In two goes, each with less than the whole.
+        b.port.receive(&mut b.io, &mut batch, 1);
+        b.law();
+        b.port.receive(&mut b.io, &mut batch, 64);
+        let frame = batch.pop().expect("a frame");
+        assert_eq!((frame.len(), batch.len()), (len, 0));
+        assert_eq!(frame.is_chain(), len > CAPACITY);
+        b.law();
+        let first = b.io.pool.stage(frame);
+        // Once more while the first is in the ring: a copy, in as many slots.
+        let again = b.io.pool.share(&first);
+        for share in [first, again] {
+            b.port.stage(&mut b.io, &mut vec![share]);
+        }
+        b.law();
+        b.port.flush(&mut b.io);
+        let whole = b.kernel(|k| std::mem::take(&mut k.whole));
+        assert_eq!(whole, [pattern(len), pattern(len)]);
+        // What is back of a frame frees nothing before the rest is.
+        b.kernel(|k| k.complete(1));
+        b.port.flush(&mut b.io);
+        b.law();
+        b.kernel(|k| k.complete(64));
+        b.port.flush(&mut b.io);
+        b.law();
+    }
+    let tx = b.io.counters[0].tx;
+    assert_eq!((tx.offered, tx.frames, tx.copied), (14, 14, 7));
+    assert_eq!(tx.bytes, 2 * b.io.counters[0].rx.bytes);
+    assert_eq!(b.io.pool.count(b.port.region).staged, 0);
+}
+
+#[test]
+fn a_frame_of_more_slots_than_one_can_have_is_counted() {
+    let mut b = bench_of(true, false, 100, 9018);
+    let mut batch = Vec::new();
+    for len in [CHAIN * CAPACITY + 1, 30 * CAPACITY, 60] {
+        assert!(b.kernel(|k| k.deliver(&pattern(len))));
+        b.port.receive(&mut b.io, &mut batch, 64);
+        b.law();
+    }
+    let rx = b.io.counters[0].rx;
+    assert_eq!((rx.frames, rx.dropped.get(Reason::TooLong)), (3, 2));
+    assert_eq!(batch.len(), 1);
+    b.io.pool.free(batch.remove(0));
+    b.port.close(&mut b.io, Reason::LinkDown);
+    b.law();
+}
+
+#[test]
+fn half_a_frame_is_counted_when_its_port_ends() {
+    let mut b = bench_of(true, false, 100, 9018);
+    let mut batch = Vec::new();
+    for _ in 0..2 {
+        assert!(b.kernel(|k| k.deliver(&pattern(9000))));
+    }
+    b.port.receive(&mut b.io, &mut batch, 3);
+    assert!(batch.is_empty());
+    b.port.close(&mut b.io, Reason::LinkDown);
+    let rx = b.io.counters[0].rx;
+    assert_eq!((rx.frames, rx.bytes), (2, 18_000));
+    assert_eq!(rx.dropped.get(Reason::LinkDown), 2);
+    b.law();
+}
+
+#[test]
+fn pieces_that_were_not_lent_make_no_frame() {
+    let mut b = bench_of(true, false, 100, 9018);
+    for (slot, more) in [(0, true), (0, true), (1, false), (9999, true), (2, false)] {
+        b.kernel(|k| {
+            k.rx.push_back(Received {
+                slot,
+                offset: 256,
+                len: 60,
+                more,
+            });
+        });
+    }
+    let mut batch = Vec::new();
+    b.port.receive(&mut b.io, &mut batch, 64);
+    assert!(batch.is_empty());
+    let rx = b.io.counters[0].rx;
+    assert_eq!((rx.frames, rx.dropped.get(Reason::KernelFull)), (2, 2));
+    b.law();
+}
+
 proptest! {
     #[test]
-    fn the_law_holds_in_every_order(steps in prop::collection::vec(prop_oneof![
+    fn the_law_holds_in_every_order(long: bool, steps in prop::collection::vec(prop_oneof![
         (1usize..100).prop_map(Step::Deliver),
         (1usize..65).prop_map(Step::Receive),
         Just(Step::FreeOne),
@@ -490,13 +616,14 @@ proptest! {
         (1usize..64).prop_map(Step::KernelCompletes),
         any::<bool>().prop_map(Step::Link),
     ], 0..120)) {
-        let mut b = bench(true, true, 90);
+        let mut b = bench_of(true, true, 90, if long { 9018 } else { 1850 });
         let held = RefCell::new(Vec::new());
         let mut delivered = 0u64;
         for step in steps {
             match step {
-                Step::Deliver(n) => for _ in 0..n {
-                    delivered += u64::from(b.kernel(|k| k.deliver(&[1; 60])));
+                Step::Deliver(n) => for at in 0..n {
+                    let len = if long { 60 + at * 1000 % 9000 } else { 60 };
+                    delivered += u64::from(b.kernel(|k| k.deliver(&vec![1; len])));
                 },
                 Step::Receive(n) => b.port.receive(&mut b.io, &mut held.borrow_mut(), n),
                 Step::FreeOne => if let Some(frame) = held.borrow_mut().pop() {

@@ -26,7 +26,8 @@ pub const DESTINATION_ADDRESS: [u8; 6] = [0x02, 0, b'd', b'p', 0, 2];
 /// [`Reason::NotIp`], and nothing changes, when there is none, or less of it than its header.
 #[inline]
 pub(super) fn leave_packet(pool: &Pool, staged: &mut Staged) -> Result<(), Reason> {
-    let packet = find(pool.staged_bytes(staged)).ok_or(Reason::NotIp)?;
+    let head = pool.staged_bytes(staged);
+    let packet = find(head, staged.len() - head.len()).ok_or(Reason::NotIp)?;
     staged.truncate(packet.end);
     staged.cut_front(packet.start);
     Ok(())
@@ -57,7 +58,8 @@ pub(super) fn put_header(pool: &mut Pool, frame: &mut Frame) -> Result<(), Reaso
 
 /// Where the IP packet of a frame stands: behind any number of VLAN tags, its whole header there, of the
 /// version that the EtherType says. The kernel refuses another version (drivers/net/tun.c, `tun_get_user`).
-fn find(frame: &[u8]) -> Option<Range<usize>> {
+/// `behind` more bytes of the frame are elsewhere.
+fn find(frame: &[u8], behind: usize) -> Option<Range<usize>> {
     let mut at = 12;
     loop {
         let kind = u16::from_be_bytes(*frame.get(at..)?.first_chunk()?);
@@ -67,8 +69,8 @@ fn find(frame: &[u8]) -> Option<Range<usize>> {
                 at += 2;
                 continue;
             }
-            ethertype::IPV4 => ipv4_length(&frame[at..])?,
-            ethertype::IPV6 => ipv6_length(&frame[at..])?,
+            ethertype::IPV4 => ipv4_length(&frame[at..], behind)?,
+            ethertype::IPV6 => ipv6_length(&frame[at..], behind)?,
             _ => return None,
         };
         return Some(at..at + length);
@@ -77,23 +79,23 @@ fn find(frame: &[u8]) -> Option<Range<usize>> {
 
 /// Bytes of an IPv4 packet (RFC 791, section 3.1) without what pads it. A total length that cannot be, such
 /// as the 0 of a segment that a card was to cut, stands for all that is there.
-fn ipv4_length(packet: &[u8]) -> Option<usize> {
+fn ipv4_length(packet: &[u8], behind: usize) -> Option<usize> {
     let header: &[u8; 20] = packet.first_chunk()?;
     let total = usize::from(u16::from_be_bytes([header[2], header[3]]));
     (header[0] >> 4 == 4).then(|| match total {
-        0..20 => packet.len(),
-        _ => total.min(packet.len()),
+        0..20 => packet.len() + behind,
+        _ => total.min(packet.len() + behind),
     })
 }
 
 /// Bytes of an IPv6 packet (RFC 8200, section 3) without what pads it. Of a jumbogram, which has its length
 /// in an option behind a payload length of 0 (RFC 2675), all that is there.
-fn ipv6_length(packet: &[u8]) -> Option<usize> {
+fn ipv6_length(packet: &[u8], behind: usize) -> Option<usize> {
     let header: &[u8; 40] = packet.first_chunk()?;
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
     (header[0] >> 4 == 6).then(|| match (payload, header[6]) {
-        (0, protocol::HOP_BY_HOP) => packet.len(),
-        _ => (40 + payload).min(packet.len()),
+        (0, protocol::HOP_BY_HOP) => packet.len() + behind,
+        _ => (40 + payload).min(packet.len() + behind),
     })
 }
 
@@ -201,7 +203,7 @@ mod tests {
             ("nothing", vec![], None),
         ];
         for (name, frame, expected) in cases {
-            assert_eq!(&find(frame), expected, "{name}");
+            assert_eq!(&find(frame, 0), expected, "{name}");
         }
     }
 
@@ -214,7 +216,7 @@ mod tests {
             .pad_to(60)
             .to_vec()
             .expect("short enough");
-        assert_eq!(find(&udp), Some(14..14 + 20 + 8 + 3));
+        assert_eq!(find(&udp, 0), Some(14..14 + 20 + 8 + 3));
         let arp = FrameBuilder::new()
             .arp(Arp {
                 operation: 1,
@@ -225,7 +227,7 @@ mod tests {
             })
             .to_vec()
             .expect("short enough");
-        assert_eq!(find(&arp), None);
+        assert_eq!(find(&arp, 0), None);
     }
 
     proptest! {
@@ -240,7 +242,7 @@ mod tests {
                     place.copy_from_slice(&kind.to_be_bytes());
                 }
             }
-            if let Some(packet) = find(&frame) {
+            if let Some(packet) = find(&frame, 0) {
                 prop_assert!(packet.end <= frame.len());
                 prop_assert!(matches!((frame[packet.start] >> 4, packet.len()), (4, 20..) | (6, 40..)));
             }

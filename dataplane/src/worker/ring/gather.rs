@@ -11,7 +11,7 @@ use io_uring::{opcode, types};
 
 use super::{Inner, Op, Ring, Tag, Target};
 use crate::{
-    frame::{Pool, RegionId, SlotRef, Staged},
+    frame::{CHAIN, Pool, RegionId, SlotRef, Staged},
     port::Place,
 };
 
@@ -20,6 +20,9 @@ pub(crate) const HEADER: usize = 128;
 
 /// Shares of one write at most.
 pub(crate) const SHARES: usize = 64;
+
+/// Parts of one write at most, beside the header. A share of a frame in one slot is one.
+const PARTS: usize = if SHARES > CHAIN { SHARES } else { CHAIN };
 
 /// Writes of many parts that the kernel can have at a time.
 const GATHERS: usize = 512;
@@ -35,7 +38,7 @@ pub struct Header<'a> {
 
 /// One write as the kernel reads it, and what it ends.
 struct Gather {
-    parts: [libc::iovec; 1 + SHARES],
+    parts: [libc::iovec; 1 + PARTS],
     header: [u8; HEADER],
     slots: [SlotRef; SHARES],
     ended: Gathered,
@@ -71,7 +74,7 @@ impl Gathers {
             iov_len: 0,
         };
         let blank = || Gather {
-            parts: [nothing; 1 + SHARES],
+            parts: [nothing; 1 + PARTS],
             header: [0; HEADER],
             slots: [SlotRef {
                 region: RegionId(0),
@@ -115,7 +118,7 @@ impl Ring {
     /// # Panics
     ///
     /// When there are fewer shares, or `n` is more than 64, when one is shorter than what the header stands
-    /// for, and when the header has more than 128 bytes.
+    /// for, and when the header has more than 128 bytes. All shares together have 64 parts at most.
     #[inline]
     pub(crate) fn write_parts(
         &mut self,
@@ -138,12 +141,18 @@ impl Ring {
             frames: n as u64,
             bytes: 0,
         };
+        let mut count = 1;
         for (i, share) in shares.iter().take(n).enumerate() {
-            let bytes = &pool.staged_bytes(share)[header.instead_of..];
-            gather.parts[1 + i] = libc::iovec {
-                iov_base: bytes.as_ptr().cast_mut().cast(),
-                iov_len: bytes.len(),
-            };
+            let mut skip = header.instead_of;
+            for bytes in pool.parts(share) {
+                let bytes = &bytes[std::mem::take(&mut skip)..];
+                gather.parts[count] = libc::iovec {
+                    iov_base: bytes.as_ptr().cast_mut().cast(),
+                    iov_len: bytes.len(),
+                };
+                count += 1;
+            }
+            // The slots behind the first go with it.
             gather.slots[i] = share.slot_ref();
             gather.ended.bytes += share.len() as u64;
         }
@@ -168,7 +177,7 @@ impl Ring {
         // Should the ring end before (the worker unwinds), the gathers stay (`Gathers::drop`); of slots whose
         // region is unmapped then, such a write finds nothing and fails with EFAULT.
         let parts = gather.parts.as_ptr();
-        let count = 1 + n as u32;
+        let count = count as u32;
         let queued = match &mut self.inner {
             Inner::Kernel(_) => {
                 let entry = match file {

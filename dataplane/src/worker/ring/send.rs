@@ -1,4 +1,4 @@
-//! Messages of two parts through the ring: a short header, and a frame straight from its slot. What
+//! Messages through the ring: a short header, and a frame straight from its slot or slots. What
 //! describes them to the kernel lies in envelopes that the ring owns and uses again and again.
 
 // The kernel is told the addresses of the envelopes.
@@ -8,7 +8,7 @@ use io_uring::{opcode, types};
 
 use super::{ENTRIES, Inner, Op, Ring, RingError, Tag, Target};
 use crate::{
-    frame::{Pool, Staged},
+    frame::{CHAIN, Pool, Staged},
     port::Place,
 };
 
@@ -18,7 +18,7 @@ pub(crate) const HEADER: usize = 8;
 /// One message as the kernel reads it.
 struct Envelope {
     message: libc::msghdr,
-    parts: [libc::iovec; 2],
+    parts: [libc::iovec; 1 + CHAIN],
     header: [u8; HEADER],
 }
 
@@ -44,7 +44,7 @@ impl Envelopes {
             parts: [libc::iovec {
                 iov_base: std::ptr::null_mut(),
                 iov_len: 0,
-            }; 2],
+            }; 1 + CHAIN],
             header: [0; HEADER],
         };
         let mut all: Box<[Envelope]> = (0..count).map(|_| blank()).collect();
@@ -55,7 +55,6 @@ impl Envelopes {
                 iov_len: HEADER,
             };
             envelope.message.msg_iov = (&raw mut envelope.parts).cast();
-            envelope.message.msg_iovlen = 2;
         }
         Self { all, used: 0 }
     }
@@ -91,9 +90,8 @@ impl Ring {
         header: [u8; HEADER],
         staged: Staged,
     ) -> Result<(), Staged> {
-        let from = pool.staged_address(&staged);
         let tag = Tag::new(Op::Write, place, staged.slot_ref());
-        let Some(message) = self.seal(header, from, staged.len()) else {
+        let Some(message) = self.seal(header, pool.parts(&staged)) else {
             return Err(staged);
         };
         // Soundness. The kernel is told the addresses of an envelope and, in it, of a slot.
@@ -138,11 +136,10 @@ impl Ring {
     /// Describes a message in an envelope that the kernel does not read. `None` when there is none: the
     /// queue must be submitted first.
     #[inline]
-    fn seal(
+    fn seal<'a>(
         &mut self,
         header: [u8; HEADER],
-        from: *const u8,
-        len: usize,
+        parts: impl Iterator<Item = &'a [u8]>,
     ) -> Option<*const libc::msghdr> {
         if self.has_consumed() {
             self.envelopes.used = 0;
@@ -156,10 +153,15 @@ impl Ring {
         }
         let envelope = self.envelopes.all.get_mut(self.envelopes.used)?;
         envelope.header = header;
-        envelope.parts[1] = libc::iovec {
-            iov_base: from.cast_mut().cast(),
-            iov_len: len,
-        };
+        let mut count = 1;
+        for (part, bytes) in envelope.parts[1..].iter_mut().zip(parts) {
+            *part = libc::iovec {
+                iov_base: bytes.as_ptr().cast_mut().cast(),
+                iov_len: bytes.len(),
+            };
+            count += 1;
+        }
+        envelope.message.msg_iovlen = count;
         self.envelopes.used += 1;
         Some(&raw const envelope.message)
     }

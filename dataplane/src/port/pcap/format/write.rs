@@ -59,11 +59,17 @@ pub(crate) const fn packet_len(frame: usize) -> usize {
     PACKET_OVERHEAD + frame.next_multiple_of(4)
 }
 
-/// Appends a frame's enhanced packet block: [`packet_len`] bytes. `time` is nanoseconds since 1970.
+/// Appends a frame's enhanced packet block: [`packet_len`] bytes. The frame has `frame` bytes in `parts`. `time` is nanoseconds since 1970.
 #[inline]
-pub(crate) fn packet(bytes: &mut Vec<u8>, interface: u32, time: u64, frame: &[u8]) {
-    let total = packet_len(frame.len()) as u32;
-    let length = frame.len() as u32;
+pub(crate) fn packet<'a>(
+    bytes: &mut Vec<u8>,
+    interface: u32,
+    time: u64,
+    frame: usize,
+    parts: impl Iterator<Item = &'a [u8]>,
+) {
+    let total = packet_len(frame) as u32;
+    let length = frame as u32;
     let mut head = [0; PACKET_OVERHEAD - 4];
     let words = [
         ENHANCED_PACKET,
@@ -79,8 +85,10 @@ pub(crate) fn packet(bytes: &mut Vec<u8>, interface: u32, time: u64, frame: &[u8
         into.copy_from_slice(&word.to_le_bytes());
     }
     bytes.extend_from_slice(&head);
-    bytes.extend_from_slice(frame);
-    let padding = frame.len().next_multiple_of(4) - frame.len();
+    for part in parts {
+        bytes.extend_from_slice(part);
+    }
+    let padding = frame.next_multiple_of(4) - frame;
     bytes.extend_from_slice(&[0; 3][..padding]);
     bytes.extend_from_slice(&total.to_le_bytes());
 }
@@ -127,7 +135,13 @@ mod tests {
         let mut bytes = beginning("dataplane test", interfaces);
         for (interface, time, frame) in frames {
             let before = bytes.len();
-            packet(&mut bytes, *interface, *time, frame);
+            packet(
+                &mut bytes,
+                *interface,
+                *time,
+                frame.len(),
+                std::iter::once(&frame[..]),
+            );
             let block = &bytes[before..];
             assert_eq!(block.len(), packet_len(frame.len()));
             assert_eq!(first_packet(block), Some((block.len(), frame.len())));

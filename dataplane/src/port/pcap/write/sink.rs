@@ -163,7 +163,8 @@ impl Port for PcapSink {
                     &mut block.bytes,
                     interface,
                     time,
-                    io.pool.staged_bytes(&staged),
+                    staged.len(),
+                    io.pool.parts(&staged),
                 );
                 block.frames += 1;
                 self.in_flight += 1;

@@ -173,7 +173,13 @@ impl Bench {
     fn record(&mut self, frames: &[Frame]) -> Outcome {
         let mut block = Block::new(0);
         for (time, frame) in frames {
-            packet(&mut block.bytes, 0, *time, frame);
+            packet(
+                &mut block.bytes,
+                0,
+                *time,
+                frame.len(),
+                std::iter::once(&frame[..]),
+            );
             block.frames += 1;
         }
         let stop = self.shared.stopped.as_fd();
