@@ -1,11 +1,10 @@
 //! The worker's io_uring: the one place where it submits writes and reads, and the one place where it
-//! sleeps. Files whose writes are done at once are written here too, without the ring, and answered like the others.
-//! For tests the kernel's part can be played from memory.
+//! sleeps. For tests the kernel's part can be played from memory.
 
 // What is submitted tells the kernel addresses, which must stay good until it answers.
 #![allow(unsafe_code)]
 
-mod direct;
+pub(crate) mod direct;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub mod fake;
 mod gather;
@@ -21,7 +20,7 @@ use std::{
 use io_uring::{IoUring, opcode, squeue, types};
 
 pub(crate) use self::gather::SHARES;
-use self::{direct::Direct, gather::Gathers, send::Envelopes};
+use self::{gather::Gathers, send::Envelopes};
 pub use self::{
     gather::{Gathered, Header},
     tag::{Op, Tag},
@@ -46,9 +45,6 @@ pub struct Completion {
 pub enum Target {
     /// Its place among the ring's files.
     Registered(u32),
-    /// The descriptor, not blocking, of a file that is written by write(2), without the ring: where the kernel does
-    /// all of the work within the call, it may be the cheaper way (docs/benchmarks/notes.md, "The TAP write").
-    Direct(RawFd),
     /// The descriptor.
     Plain(RawFd),
 }
@@ -76,14 +72,15 @@ pub enum RingError {
     },
 }
 
-/// The worker's ring; what it tells the kernel of messages and of writes of many parts, after which it ends; and
-/// the answers of what was written without it.
+/// The worker's ring, and what it tells the kernel of messages and of writes of many parts. The ring itself
+/// ends first.
 #[derive(Debug)]
 pub struct Ring {
     inner: Inner,
     envelopes: Envelopes,
     gathers: Gathers,
-    direct: Direct,
+    /// Whether write(2) costs less here; unknown until somebody asks.
+    calls_are_cheaper: Option<bool>,
 }
 
 enum Inner {
@@ -162,7 +159,7 @@ impl Ring {
             inner,
             envelopes: Envelopes::default(),
             gathers: Gathers::default(),
-            direct: Direct::default(),
+            calls_are_cheaper: None,
         }
     }
 
@@ -274,18 +271,7 @@ impl Ring {
         let len32 = len as u32;
         let entry = match file {
             Target::Registered(i) => opcode::WriteFixed::new(types::Fixed(i), from, len32, region),
-            Target::Direct(fd) if matches!(self.inner, Inner::Kernel(_)) => {
-                if !self.direct.has_room() {
-                    return Err(staged);
-                }
-                // The slot is the kernel's until the answer is reaped.
-                pool.submit(staged);
-                self.direct.write(fd, tag, from, len);
-                return Ok(());
-            }
-            Target::Direct(fd) | Target::Plain(fd) => {
-                opcode::WriteFixed::new(types::Fd(fd), from, len32, region)
-            }
+            Target::Plain(fd) => opcode::WriteFixed::new(types::Fd(fd), from, len32, region),
         };
         if !self.push(entry.build(), tag, from as usize, len) {
             return Err(staged);
@@ -310,9 +296,7 @@ impl Ring {
         let len32 = len as u32;
         let entry = match file {
             Target::Registered(i) => opcode::ReadFixed::new(types::Fixed(i), to, len32, region),
-            Target::Direct(fd) | Target::Plain(fd) => {
-                opcode::ReadFixed::new(types::Fd(fd), to, len32, region)
-            }
+            Target::Plain(fd) => opcode::ReadFixed::new(types::Fd(fd), to, len32, region),
         };
         if !self.push(entry.build(), tag, to as usize, len) {
             return Err(empty);
@@ -418,8 +402,7 @@ impl Ring {
     #[inline]
     pub fn reap(&mut self, into: &mut Vec<Completion>) -> usize {
         let before = into.len();
-        self.direct.reap(into);
-        let room = into.capacity() - into.len();
+        let room = into.capacity() - before;
         match &mut self.inner {
             Inner::Kernel(ring) => {
                 for entry in ring.completion().take(room) {

@@ -137,8 +137,10 @@ impl<'tap> Writer<'tap> {
                 }
             }
             Self::Write { tap, written } => {
+                // Not libc's write, which is a cancellation point: 15 ns more.
                 // SAFETY: the caller vouches for the bytes, of which `len` are readable.
-                let answer = unsafe { libc::write(tap.as_raw_fd(), frame.cast(), len as usize) };
+                let answer =
+                    unsafe { libc::syscall(libc::SYS_write, tap.as_raw_fd(), frame, len as usize) };
                 *written += usize::from(answer >= 0);
             }
         }

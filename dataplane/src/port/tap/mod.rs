@@ -26,7 +26,7 @@ use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};
 use crate::{
     frame::{Frame, Staged},
     policy::Reason,
-    worker::ring::{Completion, Gathered, Header, Op, Target},
+    worker::ring::{Completion, Gathered, Header, Op, Target, direct},
 };
 use train::Train;
 
@@ -85,6 +85,8 @@ pub struct TapPort {
     file: Target,
     /// The queue's descriptor does not block: its writes can do without the ring.
     not_blocking: bool,
+    /// They do, because it costs less here.
+    direct: bool,
     options: TapOptions,
     place: Place,
     /// Shares that wait for the next flush.
@@ -119,6 +121,7 @@ impl TapPort {
             file: Target::Plain(queue.as_raw_fd()),
             queue,
             not_blocking,
+            direct: false,
             options,
             place: Place::default(),
             staged: VecDeque::new(),
@@ -196,20 +199,18 @@ impl TapPort {
 
     fn write_done(&mut self, io: &mut Io, done: Completion) {
         io.pool.complete(done.tag.slot);
-        self.written(
-            io,
-            done.result,
-            Gathered {
-                frames: 1,
-                bytes: u64::from(done.result.max(0) as u32),
-            },
-        );
+        self.written(io, done.result, Gathered::one(done.result));
+    }
+
+    /// A write of so many frames by the ring has come back.
+    fn written(&mut self, io: &mut Io, result: i32, what: Gathered) {
+        self.writing -= what.frames as usize;
+        self.count(io, result, what);
     }
 
     /// Counts what came of a write of so many frames, which the kernel takes or refuses as a whole.
     #[inline]
-    fn written(&mut self, io: &mut Io, result: i32, what: Gathered) {
-        self.writing -= what.frames as usize;
+    fn count(&mut self, io: &mut Io, result: i32, what: Gathered) {
         let tx = &mut io.count(self.place.index).tx;
         if result >= 0 {
             tx.frames += what.frames;
@@ -316,11 +317,8 @@ impl Port for TapPort {
         if self.options.gso {
             io.ring.prepare_gathers();
         }
-        // Trains go through the ring: frames on another way would overtake them.
-        self.file = match self.not_blocking && !self.options.gso && io.ring.calls_are_cheaper() {
-            true => Target::Direct(self.queue.as_raw_fd()),
-            false => io.ring.show(self.queue.as_fd(), place),
-        };
+        self.file = io.ring.show(self.queue.as_fd(), place);
+        self.direct = self.not_blocking && io.ring.calls_are_cheaper();
         self.staged.reserve(io.sink_cap);
         if self.options.source {
             self.park(io);
@@ -404,6 +402,13 @@ impl Port for TapPort {
                     return;
                 }
                 self.writing += 1;
+                continue;
+            }
+            // What the ring has of this port must not be overtaken: a frame of many parts goes that way.
+            if self.direct && self.writing == 0 {
+                let result = direct::write(self.queue.as_fd(), io.pool.staged_bytes(&staged));
+                io.pool.release(staged);
+                self.count(io, result, Gathered::one(result));
                 continue;
             }
             if let Err(staged) = io.write(self.file, self.place, staged) {

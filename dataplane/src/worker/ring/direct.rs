@@ -1,73 +1,46 @@
-//! Writes without the ring: a system call for each, done when it returns, and answered like the ring's. Which of
-//! the two costs less is the machine's matter (its processor, its kernel, what they do against side channels), so it
-//! is measured where it matters: on the worker's core, when a port is attached.
+//! Writes without the ring: a system call for each, done when it returns. Which of the two ways costs less is the
+//! machine's matter (its processor, its kernel, what they do against side channels), so it is measured where it
+//! matters: on the worker's core, when a port is attached.
 
-// Writes from the addresses of slots.
+// System calls with addresses of bytes.
 #![allow(unsafe_code)]
 
 use std::{
-    collections::VecDeque,
     fs::OpenOptions,
     io,
-    os::fd::{AsRawFd, RawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
 use io_uring::{opcode, types};
 
-use super::{Completion, Inner, Ring, Tag, build};
+use super::{Inner, Ring, build};
 
-/// Answers of writes that are done and not reaped yet.
-const ANSWERS: usize = 1024;
 /// Writes in one look at either way: as many as a worker's usual batch.
 const BATCH: usize = 64;
 /// Looks at either way, of which the quickest counts: the others were disturbed.
 const LOOKS: usize = 16;
 
-/// What was written without the ring and not reaped, oldest first.
-#[derive(Debug)]
-pub(super) struct Direct {
-    answers: VecDeque<Completion>,
-    /// Whether it costs less here; unknown until somebody asks.
-    cheaper: Option<bool>,
-}
-
-impl Default for Direct {
-    fn default() -> Self {
-        Self {
-            answers: VecDeque::with_capacity(ANSWERS),
-            cheaper: None,
-        }
-    }
-}
-
-impl Direct {
-    /// Whether another write can be answered.
-    #[inline]
-    pub(super) fn has_room(&self) -> bool {
-        self.answers.len() < ANSWERS
-    }
-
-    /// Writes `len` bytes from `from`, which must be readable, and remembers the answer.
-    #[inline]
-    pub(super) fn write(&mut self, fd: RawFd, tag: Tag, from: *const u8, len: usize) {
-        // SAFETY: the caller vouches for the bytes, which the kernel is done with when the call returns.
-        let result = match unsafe { libc::write(fd, from.cast(), len) } {
-            written @ 0.. => written as i32,
-            _ => -io::Error::last_os_error()
-                .raw_os_error()
-                .unwrap_or(libc::EIO),
-        };
-        self.answers.push_back(Completion { tag, result });
-    }
-
-    /// Moves answers into `into`, as far as it has room.
-    #[inline]
-    pub(super) fn reap(&mut self, into: &mut Vec<Completion>) {
-        if !self.answers.is_empty() {
-            let room = into.capacity() - into.len();
-            into.extend(self.answers.drain(..room.min(self.answers.len())));
-        }
+/// write(2). Answers with the bytes written or a negated errno, as a ring's completion does.
+///
+/// Not by libc's function: in a process of several threads that one is a cancellation point, whose preparations cost
+/// some 15 ns, and nobody cancels a worker.
+#[inline]
+pub(crate) fn write(file: BorrowedFd<'_>, bytes: &[u8]) -> i32 {
+    // SAFETY: the kernel reads from the slice, which is borrowed for the time of the call.
+    let written = unsafe {
+        libc::syscall(
+            libc::SYS_write,
+            file.as_raw_fd(),
+            bytes.as_ptr(),
+            bytes.len(),
+        )
+    };
+    match written {
+        0.. => written as i32,
+        _ => -io::Error::last_os_error()
+            .raw_os_error()
+            .unwrap_or(libc::EIO),
     }
 }
 
@@ -75,7 +48,7 @@ impl Ring {
     /// Whether a write that the kernel does at once costs less by write(2) than through this ring, here and now.
     /// Measured when it is asked for the first time, which takes less than a millisecond.
     pub(crate) fn calls_are_cheaper(&mut self) -> bool {
-        if let Some(known) = self.direct.cheaper {
+        if let Some(known) = self.calls_are_cheaper {
             return known;
         }
         let cheaper = match &self.inner {
@@ -84,7 +57,7 @@ impl Ring {
             #[cfg(any(test, feature = "fake-kernel"))]
             Inner::Fake(_) => false,
         };
-        *self.direct.cheaper.insert(cheaper)
+        *self.calls_are_cheaper.insert(cheaper)
     }
 }
 
@@ -97,8 +70,7 @@ fn measure() -> io::Result<(Duration, Duration)> {
     for _ in 0..LOOKS {
         let began = Instant::now();
         for _ in 0..BATCH {
-            // SAFETY: the bytes are those of a live array.
-            unsafe { libc::write(nowhere.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) };
+            write(nowhere.as_fd(), &bytes);
         }
         best.0 = best.0.min(began.elapsed());
 
@@ -127,54 +99,21 @@ mod tests {
     use std::os::unix::net::UnixDatagram;
 
     use super::*;
-    use crate::{
-        frame::{HugePages, Pool, Region},
-        port::{Place, PortIndex},
-        worker::ring::{Op, Target},
-    };
 
     #[test]
-    fn what_is_written_directly_is_answered_in_order_and_refusals_with_their_errno() {
+    fn a_write_answers_as_a_completion_does() {
         let (from, to) = UnixDatagram::pair().expect("a pair");
         from.set_nonblocking(true).expect("a socket's flag");
-        let mut pool = Pool::new();
-        let region = Region::map(8, 2048, 64, HugePages::Off).expect("memory");
-        let region = pool.add(region).expect("the first region fits");
-        let mut ring = Ring::new().expect("an io_uring");
-        let place = Place {
-            index: PortIndex(3),
-            generation: 1,
-        };
-        let write = |ring: &mut Ring, pool: &mut Pool, len: usize| {
-            let mut frame = pool.alloc(region).expect("a free slot");
-            assert!(pool.fill(&mut frame, &vec![len as u8; len]));
-            let staged = pool.stage(frame);
-            ring.write(pool, Target::Direct(from.as_raw_fd()), place, staged)
-                .expect("room");
-        };
-        for len in [60, 61, 62] {
-            write(&mut ring, &mut pool, len);
-        }
         let mut bytes = [0; 2048];
         for len in [60, 61, 62] {
+            assert_eq!(write(from.as_fd(), &vec![len as u8; len]), len as i32);
             assert_eq!(to.recv(&mut bytes).expect("a datagram"), len);
             assert_eq!(bytes[..len], vec![len as u8; len]);
         }
+        while write(from.as_fd(), &[1; 60]) == 60 {}
+        assert_eq!(write(from.as_fd(), &[1; 60]), -libc::EAGAIN);
         drop(to);
-        write(&mut ring, &mut pool, 63);
-        // Two by two: a reader's room is kept to.
-        let mut answers = Vec::new();
-        let mut completions = Vec::with_capacity(2);
-        while ring.reap(&mut completions) > 0 {
-            for done in completions.drain(..) {
-                assert_eq!((done.tag.op, done.tag.port), (Op::Write, place.index));
-                pool.complete(done.tag.slot);
-                answers.push(done.result);
-            }
-        }
-        assert_eq!(answers, [60, 61, 62, -libc::ECONNREFUSED]);
-        pool.audit().expect("the pool's law");
-        assert_eq!(pool.total().free, 8);
+        assert_eq!(write(from.as_fd(), &[1; 60]), -libc::ECONNREFUSED);
     }
 
     #[test]
@@ -182,6 +121,6 @@ mod tests {
         let mut ring = Ring::new().expect("an io_uring");
         let answer = ring.calls_are_cheaper();
         assert_eq!(ring.reap(&mut Vec::with_capacity(8)), 0);
-        assert_eq!(ring.direct.cheaper, Some(answer));
+        assert_eq!(ring.calls_are_cheaper, Some(answer));
     }
 }

@@ -53,6 +53,17 @@ pub struct Gathered {
     pub bytes: u64,
 }
 
+impl Gathered {
+    /// One frame, of which as many bytes were written as a completion's result says.
+    #[inline]
+    pub(crate) fn one(result: i32) -> Self {
+        Self {
+            frames: 1,
+            bytes: u64::from(result.max(0) as u32),
+        }
+    }
+}
+
 /// The gathers of a ring; none until a port asks for them.
 #[derive(Default)]
 pub(super) struct Gathers {
@@ -182,9 +193,7 @@ impl Ring {
             Inner::Kernel(_) => {
                 let entry = match file {
                     Target::Registered(i) => opcode::Writev::new(types::Fixed(i), parts, count),
-                    Target::Direct(fd) | Target::Plain(fd) => {
-                        opcode::Writev::new(types::Fd(fd), parts, count)
-                    }
+                    Target::Plain(fd) => opcode::Writev::new(types::Fd(fd), parts, count),
                 };
                 self.push(entry.build(), tag, 0, 0)
             }

@@ -115,9 +115,7 @@ impl Ring {
             Inner::Kernel(_) => {
                 let entry = match socket {
                     Target::Registered(i) => opcode::SendMsg::new(types::Fixed(i), message),
-                    Target::Direct(fd) | Target::Plain(fd) => {
-                        opcode::SendMsg::new(types::Fd(fd), message)
-                    }
+                    Target::Plain(fd) => opcode::SendMsg::new(types::Fd(fd), message),
                 };
                 self.push(entry.flags(flags).build(), tag, 0, 0)
             }
