@@ -391,6 +391,12 @@ impl Pool {
         self.tracked(id).free.len()
     }
 
+    /// How many slots the smallest region has; 0 without regions.
+    pub(crate) fn smallest(&self) -> u32 {
+        let regions = self.regions.iter().flatten();
+        regions.map(|r| r.region.slots()).min().unwrap_or(0)
+    }
+
     /// All regions together.
     pub fn total(&self) -> PoolCount {
         let mut sum = PoolCount::default();

@@ -18,9 +18,16 @@ const SPIN: u64 = 30_000;
 /// one with little to do leaves its core, and one with much is not caught asleep.
 const SPIN_SHARE: u64 = 4;
 
-/// How long a nap is, in nanoseconds; the kernel's timers add about as much (prctl(2), PR_SET_TIMERSLACK).
-/// At ten million frames a second a thousand arrive in it, a fraction of any ring.
+/// How long the shortest nap is, in nanoseconds; the kernel's timers add about as much (prctl(2),
+/// PR_SET_TIMERSLACK).
 const NAP: u64 = 50_000;
+
+/// How long the longest is, where a source has slots for it. In nanoseconds.
+const LONGEST_NAP: u64 = 200_000;
+
+/// Nanoseconds of a nap for each slot of the smallest region: should frames come at forty million a second all of a
+/// sudden, there is a slot for each.
+const NAP_PER_SLOT: u64 = 25;
 
 /// Woken sooner than this after it fell asleep, a worker naps next. In nanoseconds.
 const SOON: u64 = 2 * NAP;
@@ -38,6 +45,22 @@ pub(super) struct Rest {
     busy: u64,
     /// Whether frames come so often that napping pays.
     napping: bool,
+    /// How long the next nap is, in nanoseconds.
+    nap: u64,
+}
+
+impl Rest {
+    /// How long to nap after one that brought work for so many nanoseconds: longer where that was little, since
+    /// getting up costs some microseconds, and shorter where it was much.
+    fn next_nap(&self, work: u64, slots: u32) -> u64 {
+        let longest = LONGEST_NAP.min(u64::from(slots) * NAP_PER_SLOT);
+        let nap = match self.nap {
+            nap if work < nap / 4 => nap * 2,
+            nap if work > nap / 2 => nap / 2,
+            nap => nap,
+        };
+        nap.clamp(NAP, longest.max(NAP))
+    }
 }
 
 impl Worker {
@@ -49,7 +72,9 @@ impl Worker {
         }
         self.io.waker.will_sleep();
         if self.may_nap() {
-            self.sleep(Some(Duration::from_nanos(NAP)));
+            let work = self.busy - self.rest.busy;
+            self.rest.nap = self.rest.next_nap(work, self.io.pool.smallest());
+            self.sleep(Some(Duration::from_nanos(self.rest.nap)));
         } else {
             let limit = self.arm();
             // With every source at its end even a busy worker has nothing to be quick for.
@@ -84,7 +109,7 @@ impl Worker {
     }
 
     /// Whether it may sleep without being woken by frames: while each nap finds some, every source is one
-    /// that is looked at, and whoever has a command can wake it.
+    /// that is looked at and has slots for what may come, and whoever has a command can wake it.
     fn may_nap(&mut self) -> bool {
         self.rest.napping &= self.last_work > self.rest.slept;
         self.rest.napping
@@ -94,6 +119,7 @@ impl Worker {
             && self.waker_armed
             && !self.io.trouble
             && !self.mailbox.has_command()
+            && u64::from(self.io.pool.smallest()) * NAP_PER_SLOT >= NAP
             && self.sources.iter().all(|source| {
                 let port = &self.ports[source.spec.port.0 as usize];
                 !source.spec.patient && port.as_ref().is_some_and(|port| port.looks())
@@ -171,5 +197,32 @@ impl Worker {
         self.sources
             .iter()
             .any(|source| source.spec.port.0 as usize == at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn naps_follow_the_work_that_they_bring() {
+        // (the nap before, the work that it brought, slots of the smallest region, the next nap)
+        for (nap, work, slots, next) in [
+            (0, 0, 8192, 50_000),
+            (50_000, 1_000, 8192, 100_000),
+            (100_000, 20_000, 8192, 200_000),
+            (200_000, 20_000, 8192, 200_000),
+            (200_000, 60_000, 8192, 200_000),
+            (200_000, 150_000, 8192, 100_000),
+            (50_000, 500_000, 8192, 50_000),
+            (100_000, 1_000, 4096, 102_400),
+            (50_000, 1_000, 256, 50_000),
+        ] {
+            let rest = Rest {
+                nap,
+                ..Rest::default()
+            };
+            assert_eq!(rest.next_nap(work, slots), next, "{nap} {work} {slots}");
+        }
     }
 }
