@@ -1,10 +1,11 @@
 //! `dpbench scale`: what more ports and more queues on one worker cost each frame, and what memory slots, ports
-//! and rules take. All frames are denied, so that nothing but the worker's own work counts.
+//! and rules take.
 
-use std::{fmt::Write, fs, time::Duration};
+use std::{fmt::Write, time::Duration};
 
 use crate::{
     error::BenchError,
+    footprint::Footprint,
     generator::{Traffic, frame},
     lab::{self, UPLINK},
     load::pour,
@@ -53,14 +54,17 @@ impl Benchmark for Scale {
         let mut report = Report::begin(
             "scale",
             "One worker with more ports, slots and rules",
-            "64-byte frames come to one AF_XDP port at more than the worker takes, and a policy denies them all; the \
-             other ports are open and get nothing, so that what they cost is being polled. Memory is what the \
-             process has resident (smaps_rollup) after its start, frame memory and BPF maps included.",
+            "64-byte frames come to one AF_XDP port at more than the worker takes, and go to a TAP; the other ports \
+             are open and get nothing, so that what they cost is being polled. Memory is what the process has \
+             resident (smaps_rollup) after its start, frame memory and BPF maps included.",
             session,
         );
         for round in 1..=session.rounds {
             for &ports in &self.ports {
-                let case = format!("{ports} ports");
+                let case = match ports {
+                    1 => "1 port".to_owned(),
+                    ports => format!("{ports} ports"),
+                };
                 session.step(&format!(
                     "scale, {case}, round {round} of {}",
                     session.rounds
@@ -73,7 +77,7 @@ impl Benchmark for Scale {
                     Traffic::of(frame::udp(64), session.cores.generator),
                     Duration::from_millis(self.time),
                     &session.interrupt,
-                    |stats| stats.ports.get("p0").map_or(0, |port| port.rx.frames),
+                    |stats| stats.ports.get("lc0").map_or(0, |port| port.tx.frames),
                 )?;
                 report.measured(&case, PRODUCT, &poured.measured, 64);
                 report.record(&case, PRODUCT, &MEMORY, resident(&product)?);
@@ -94,7 +98,7 @@ impl Benchmark for Scale {
             report.record(&case, PRODUCT, &MEMORY, resident(&product)?);
             product.stop()?;
         }
-        if report.figure("1 ports", PRODUCT, &CPU).is_some() {
+        if report.figure("1 port", PRODUCT, &CPU).is_some() {
             report.note("flows: none are kept, so they take no memory");
         }
         report.note(
@@ -108,18 +112,8 @@ impl Benchmark for Scale {
 
 /// What the process has in memory, in MiB.
 fn resident(product: &Product) -> Result<f64, BenchError> {
-    let path = format!("/proc/{}/smaps_rollup", product.pid());
-    let text =
-        fs::read_to_string(&path).map_err(|e| BenchError::Product(format!("{path}: {e}")))?;
-    let kib = text.lines().find_map(|line| {
-        line.strip_prefix("Rss:")?
-            .split_whitespace()
-            .next()?
-            .parse()
-            .ok()
-    });
-    let kib: f64 = kib.ok_or_else(|| BenchError::Product(format!("{path}: no Rss")))?;
-    Ok(kib / 1024.0)
+    let footprint = Footprint::of(product.pid())?;
+    Ok((footprint.resident + footprint.huge) as f64 / f64::from(1 << 20))
 }
 
 fn dp_toml(session: &Session<'_>, ports: u16, slots: u32, rules: u32) -> String {
@@ -142,7 +136,14 @@ fn dp_toml(session: &Session<'_>, ports: u16, slots: u32, rules: u32) -> String 
         names.push(format!("\"p{number}\""));
     }
     text += "[ports.lc0]\nkind = \"tap\"\n\n[policies.bench]\nmode = \"filtered\"\nallow = [\n";
-    for rule in 0..rules {
+    let _ = writeln!(
+        text,
+        "  {{ proto = \"udp\", from = \"{}\", to = \"{}\", ports = \"{}\" }},",
+        frame::FROM,
+        frame::TO,
+        frame::TO_PORT
+    );
+    for rule in 1..rules {
         let [_, a, b, c] = rule.to_be_bytes();
         let _ = writeln!(
             text,
