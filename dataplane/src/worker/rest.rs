@@ -100,10 +100,11 @@ impl Worker {
         }
     }
 
-    /// How long it spins, in nanoseconds.
+    /// How long it spins, in nanoseconds. Between naps not at all: the next one ends soon enough.
     fn patience(&self) -> u64 {
         match self.idle {
             Idle::Busy => SPIN,
+            Idle::Adaptive if self.rest.napping => 0,
             Idle::Adaptive => SPIN.min((self.busy - self.rest.busy) / SPIN_SHARE),
         }
     }
