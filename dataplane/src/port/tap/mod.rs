@@ -239,8 +239,9 @@ impl TapPort {
     /// Writes what is staged, with a virtio header before each write and TCP trains coupled.
     fn flush_trains(&mut self, io: &mut Io) {
         while !self.staged.is_empty() {
-            let frames = self.staged.iter().map(|share| io.pool.staged_bytes(share));
-            let train = Train::of(frames);
+            // A frame in several slots goes alone: a train is made of bytes that stand together.
+            let whole = self.staged.iter().take_while(|share| !share.is_chain());
+            let train = Train::of(whole.map(|share| io.pool.staged_bytes(share)));
             let (header, n) = match &train {
                 Some(train) => {
                     let header = Header {

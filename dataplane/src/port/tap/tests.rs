@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    frame::{HugePages, Region},
+    frame::{HugePages, Piece, Region},
     packet::build::{FrameBuilder, Ipv4, Tcp},
     port::PortIndex,
     worker::{ring::Ring, wake::Waker},
@@ -465,6 +465,43 @@ fn trains_that_find_no_room_wait_in_order() {
     let counts: Vec<_> = pending.map(|p| p.gathered().len() - 1).collect();
     assert_eq!(counts, [3, 2]);
     b.law();
+}
+
+/// Also where the packet ends with the first slot, and what is behind it belongs to no packet.
+#[test]
+fn a_frame_in_several_slots_is_in_no_train() {
+    // (which of four segments has slots behind it, how many segments each write has)
+    for (long, writes) in [(0, &[1, 3][..]), (1, &[1, 1, 2]), (3, &[3, 1]), (4, &[4])] {
+        let mut b = bench_of_trains(false, 64, 64);
+        let region = b.io.own_region.expect("a region");
+        b.io.pool.allow_chains(region);
+        for (n, bytes) in segments(&[100; 4]).into_iter().enumerate() {
+            if n != long {
+                b.stage_these(&[bytes]);
+                continue;
+            }
+            let pieces = [bytes, vec![0; 200], vec![0; 200]].map(|bytes| {
+                let mut piece = b.io.pool.alloc(region).expect("a free slot");
+                assert!(b.io.pool.fill(&mut piece, &bytes));
+                let (offset, len) = (piece.offset, piece.len);
+                let slot = b.io.pool.lend(piece).slot;
+                Piece { slot, offset, len }
+            });
+            let frame = b.io.pool.receiver(region).receive_chain(&pieces);
+            let frame = b.io.pool.stage(frame.expect("lent"));
+            b.port.stage(&mut b.io, &mut vec![frame]);
+        }
+        b.port.flush(&mut b.io);
+        b.io.ring.submit().expect("a fake ring submits");
+        for &count in writes {
+            b.io.ring.kernel().answer(0, 60);
+            let before = b.io.counters[0].tx.frames;
+            b.reap(false);
+            assert_eq!(b.io.counters[0].tx.frames - before, count, "{long}");
+        }
+        assert_eq!(b.port.in_flight(), 0);
+        b.law();
+    }
 }
 
 #[test]
