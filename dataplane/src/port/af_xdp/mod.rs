@@ -287,7 +287,10 @@ impl<R: Rings> AfXdpPort<R> {
     /// or a copy. Otherwise why it could not be had.
     #[inline]
     fn own(&mut self, io: &mut Io, staged: Staged) -> Result<(Staged, u32), (Staged, Reason)> {
-        if let Some(first) = self.rings.first_chunk(io.pool.region(staged.region)) {
+        // Of a queue that is not bound for it, the kernel takes no frame in several chunks.
+        if (self.longest > 1 || !staged.is_chain())
+            && let Some(first) = self.rings.first_chunk(io.pool.region(staged.region))
+        {
             let chunk = first + staged.slot;
             if self.transmitting[chunk as usize].len == 0 {
                 return Ok((staged, chunk));

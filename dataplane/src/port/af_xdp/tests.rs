@@ -548,6 +548,54 @@ fn a_long_frame_lies_in_several_slots_and_leaves_from_them() {
     assert_eq!(b.io.pool.count(b.port.region).staged, 0);
 }
 
+/// The interface that it came from has several slots a frame, the one that it goes to has not.
+#[test]
+fn a_queue_of_one_slot_a_frame_is_given_none_in_several() {
+    // (bytes in each slot, why it is dropped)
+    for (pieces, dropped) in [
+        (&[60, 40][..], None),
+        (&[1000, 792], None),
+        (&[1000, 793], Some(Reason::TooLong)),
+        (&[1000, 1000], Some(Reason::TooLong)),
+    ] {
+        let mut b = bench(false, true, 100);
+        b.io.pool.allow_chains(b.part);
+        let mut lent = Vec::new();
+        for &len in pieces {
+            let mut piece = b.io.pool.alloc(b.part).expect("a free slot");
+            assert!(b.io.pool.fill(&mut piece, &pattern(len)));
+            let offset = piece.offset;
+            let slot = b.io.pool.lend(piece).slot;
+            let len = len as u32;
+            lent.push(Piece { slot, offset, len });
+        }
+        let frame = b.io.pool.receiver(b.part).receive_chain(&lent);
+        let frame = b.io.pool.stage(frame.expect("lent"));
+        b.port.stage(&mut b.io, &mut vec![frame]);
+        let told: Vec<bool> = b.kernel(|k| k.tx.iter().map(|part| part.more).collect());
+        b.port.flush(&mut b.io);
+        b.law();
+        let sent = b.kernel(|k| std::mem::take(&mut k.whole));
+        match dropped {
+            Some(reason) => {
+                assert!(told.is_empty(), "{pieces:?}");
+                assert_eq!(b.io.counters[0].tx.dropped.get(reason), 1, "{pieces:?}");
+            }
+            None => {
+                assert_eq!(told, [false], "{pieces:?}");
+                assert_eq!(
+                    sent,
+                    [pieces
+                        .iter()
+                        .flat_map(|&len| pattern(len))
+                        .collect::<Vec<_>>()]
+                );
+                assert_eq!(b.io.counters[0].tx.copied, 1);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_frame_of_more_slots_than_one_can_have_is_counted() {
     let mut b = bench_of(true, false, 100, 9018);
