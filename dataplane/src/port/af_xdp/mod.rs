@@ -158,6 +158,8 @@ pub struct AfXdpPort<R: Rings = XdpRings> {
     polling: bool,
     /// What one call puts on the transmit ring.
     transmits: Vec<Transmit>,
+    /// How many the transmit ring holds.
+    ring: usize,
     /// How many frames that is.
     frames: usize,
     /// Slots that the longest frame takes; one, unless a frame may have several.
@@ -204,6 +206,7 @@ impl<R: Rings> AfXdpPort<R> {
             in_kernel: 0,
             polling: false,
             transmits: Vec::new(),
+            ring: 0,
             frames: 0,
             longest,
             partial: Partial::default(),
@@ -452,7 +455,9 @@ impl<R: Rings> Port for AfXdpPort<R> {
             .map_err(|e| PortFailure::fatal(e.to_string()))?;
         // Here and not when the port is made: memory from the worker's own arena, which no other worker writes.
         self.transmitting = vec![Outgoing::NONE; self.rings.chunks() as usize];
-        self.transmits.reserve(io.sink_cap);
+        // Nobody has put anything there yet. One call never puts more on it.
+        self.ring = self.rings.transmit_room(usize::MAX);
+        self.transmits.reserve(self.ring);
         if self.longest > 1 {
             io.pool.allow_chains(id);
             // Whatever sink they go to: one write of many parts.
@@ -562,8 +567,9 @@ impl<R: Rings> Port for AfXdpPort<R> {
         if !self.attached {
             return usize::MAX;
         }
-        // Frames that are copied take a slot of this region.
-        let cap = (io.sink_cap / self.longest).saturating_sub(self.in_flight());
+        // The transmit ring may be smaller than what one sink may have. Frames that are copied take a slot of
+        // this region.
+        let cap = (io.sink_cap.min(self.ring) / self.longest).saturating_sub(self.in_flight());
         cap.min(io.pool.free_slots(self.region) / self.longest)
     }
 

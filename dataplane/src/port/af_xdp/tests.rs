@@ -447,6 +447,33 @@ fn what_does_not_fit_is_counted() {
     b.law();
 }
 
+/// What it says to a source that can wait is never more than it takes.
+#[test]
+fn what_it_has_room_for_fits() {
+    // (frames that one sink may have, the longest, so much room; the ring has 128 entries, the region 256 slots)
+    for (sink_cap, max_frame, room) in [
+        (100, 1850, 100),
+        (128, 1850, 128),
+        (1000, 1850, 128),
+        (1000, 9018, 21),
+    ] {
+        let mut b = bench_of(false, true, sink_cap, max_frame);
+        b.kernel(|k| k.down = true);
+        assert_eq!(b.port.room(&b.io), room, "{sink_cap} {max_frame}");
+        let mut left = room;
+        while left > 0 {
+            let n = left.min(64);
+            let mut frames: Vec<_> = (0..n).map(|_| b.frame(&[7; 60])).collect();
+            b.port.stage(&mut b.io, &mut frames);
+            b.port.flush(&mut b.io);
+            left = b.port.room(&b.io);
+        }
+        assert_eq!(b.port.in_flight(), room);
+        assert_eq!(b.io.counters[0].tx.dropped.total(), 0);
+        b.law();
+    }
+}
+
 #[test]
 fn a_closed_port_counts_what_stuck_and_gives_every_slot_back() {
     let mut b = bench(true, true, 100);
