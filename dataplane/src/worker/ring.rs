@@ -254,8 +254,7 @@ impl Ring {
         }
     }
 
-    /// Queues the write of a share to a file, or does it if that is the file's way, and submits the share. It
-    /// comes back when there is no room.
+    /// Queues the write of a share to a file, and submits the share. It comes back when there is no room.
     #[inline]
     pub(crate) fn write(
         &mut self,

@@ -67,7 +67,8 @@ pub trait Rings: Send {
     fn untaken(&mut self) -> usize;
     /// Whether the kernel waits for a kick.
     fn wants_kick(&mut self) -> bool;
-    /// Has the kernel transmit: 32 frames a call in copy mode (net/xdp/xsk.c, TX_BATCH_SIZE).
+    /// Has the kernel transmit: in copy mode all that is there, before Linux 6.17 at most 32 entries a call
+    /// (net/xdp/xsk.c, TX_BATCH_SIZE).
     fn kick(&mut self) -> Kick;
     /// Takes the chunks of at most `max` frames that were transmitted. Answers how many there were.
     fn completed(&mut self, max: usize, each: impl FnMut(u32)) -> usize;

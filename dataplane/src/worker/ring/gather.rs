@@ -123,8 +123,9 @@ impl Ring {
         }
     }
 
-    /// Queues one write of a header and, behind it, the bytes of the first `n` of `shares`, and submits those. The completion must be handed to
-    /// [`settle`](Self::settle). `false`, and the shares stay where they are, when the ring has no room.
+    /// Queues one write of a header and, behind it, the bytes of the first `n` of `shares`, and submits those. The
+    /// completion must be handed to [`settle`](Self::settle). `false`, and the shares stay where they are, when the
+    /// ring has no room.
     ///
     /// # Panics
     ///
