@@ -53,7 +53,7 @@ struct Outgoing {
     slot: u32,
     len: u16,
     region: RegionId,
-    /// Chunks of the frame that the kernel has, or [`Self::BEHIND`].
+    /// Chunks of the frame that the kernel has, with [`Self::FIRST_BACK`], or [`Self::BEHIND`].
     chunks: u8,
 }
 
@@ -67,6 +67,9 @@ impl Outgoing {
 
     /// In `chunks`: this one is behind the first of a frame.
     const BEHIND: u8 = u8::MAX;
+
+    /// Added to `chunks`: the first chunk of a frame in several is back, and cannot come again.
+    const FIRST_BACK: u8 = 0x40;
 
     fn slot_ref(self) -> SlotRef {
         SlotRef {
@@ -430,10 +433,14 @@ fn one_of_many(
     if chunk == first {
         // It stays known by its first chunk until all are back.
         transmitting[first as usize] = taken;
+        if taken.chunks & Outgoing::FIRST_BACK != 0 {
+            return None;
+        }
+        transmitting[first as usize].chunks |= Outgoing::FIRST_BACK;
     }
     let frame = &mut transmitting[first as usize];
     frame.chunks -= 1;
-    (frame.chunks == 0).then(|| std::mem::replace(frame, Outgoing::NONE))
+    (frame.chunks == Outgoing::FIRST_BACK).then(|| std::mem::replace(frame, Outgoing::NONE))
 }
 
 impl<R: Rings> Port for AfXdpPort<R> {
