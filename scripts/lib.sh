@@ -98,8 +98,10 @@ install_wanted() {
     done
 }
 
-# What a build needs beside Rust: libxdp is compiled from source (clang to xz's m4), zstd by a C compiler.
-build_needs=(cc:gcc clang:clang llvm-strip:llvm m4:m4 make:make pkg-config:pkg-config
+# What building the programs needs beside Rust: a C compiler, for zstd and to link.
+program_needs=(cc:gcc /usr/include/stdio.h:libc6-dev)
+# What building everything needs: tests and benchmarks bring libxdp, which is compiled from source (clang to zlib).
+build_needs=("${program_needs[@]}" clang:clang llvm-strip:llvm m4:m4 make:make pkg-config:pkg-config
     /usr/include/libelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev)
 
 # Is there a Rust toolchain? If not, the one command that gets it.
