@@ -7,9 +7,10 @@ use std::{
 
 use clap::Args;
 use perf::{
+    error::BenchError,
     lab::{self, Cores, Interrupt},
     memory::Reservation,
-    report,
+    report::{self, Report},
     session::{Benchmark, HugePages, Session},
 };
 
@@ -58,7 +59,8 @@ impl<O: Benchmark> Bench<O> {
     pub(crate) fn run(&self) -> Result<(), Failure> {
         let report = self
             .common
-            .with_session(3, |session| self.options.run(session))??;
+            .prepare()?
+            .measure(3, |session| self.options.run(session))?;
         if let Some(path) = &self.json {
             report::write(path, &report)?;
         }
@@ -72,24 +74,46 @@ impl<O: Benchmark> Bench<O> {
 }
 
 impl Common {
-    /// Runs something in a session of these options, of so many rounds unless they say otherwise, and shows how far
-    /// it is.
-    pub(crate) fn with_session<T>(
-        &self,
-        rounds: u16,
-        run: impl FnOnce(&mut Session<'_>) -> T,
-    ) -> Result<T, Failure> {
+    /// What is done once, for however many benchmarks: the machine is asked, Ctrl-C is caught, memory is reserved.
+    pub(crate) fn prepare(&self) -> Result<Prepared<'_>, Failure> {
         lab::require_root()?;
+        let cores = Cores::choose(self.generator_core, self.worker_core)?;
         if cfg!(debug_assertions) {
             eprintln!(
                 "dpbench: built without optimisation; figures mean nothing (cargo build --release --bins)"
             );
         }
+        // Before memory is reserved: a signal that ended the process at once would leave it so.
+        let interrupt = Interrupt::watch()?;
         // Given back when this is dropped, after Ctrl-C as well: what is measured then ends with an error.
-        let _reservation = self
+        let reservation = self
             .reserve_hugepages
             .then(|| Reservation::of(HUGE_PAGES))
             .transpose()?;
+        Ok(Prepared {
+            common: self,
+            cores,
+            interrupt,
+            _reservation: reservation,
+        })
+    }
+}
+
+/// A machine that is ready for benchmarks.
+pub(crate) struct Prepared<'a> {
+    common: &'a Common,
+    cores: Cores,
+    interrupt: Interrupt,
+    _reservation: Option<Reservation>,
+}
+
+impl Prepared<'_> {
+    /// Measures something, of so many rounds unless the command line says otherwise, and shows how far it is.
+    pub(crate) fn measure(
+        &self,
+        rounds: u16,
+        run: impl FnOnce(&mut Session<'_>) -> Result<Report, BenchError>,
+    ) -> Result<Report, Failure> {
         // One line that is written over and over, for people only.
         let live = stderr().is_terminal();
         let mut line = |text: &str| {
@@ -98,14 +122,18 @@ impl Common {
             }
         };
         let mut session = Session {
-            cores: Cores::choose(self.generator_core, self.worker_core)?,
-            rounds: self.rounds.unwrap_or(rounds).into(),
-            hugepages: self.hugepages,
-            interrupt: Interrupt::watch()?,
+            cores: self.cores,
+            rounds: self.common.rounds.unwrap_or(rounds).into(),
+            hugepages: self.common.hugepages,
+            interrupt: self.interrupt.clone(),
             listener: &mut line,
         };
         let result = run(&mut session);
         line("");
-        Ok(result)
+        // A terminal's Ctrl-C ends those measured as well: that they are gone is no failure of theirs then.
+        if result.is_err() {
+            self.interrupt.check()?;
+        }
+        Ok(result?)
     }
 }
