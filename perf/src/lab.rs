@@ -12,15 +12,19 @@ use std::{
     thread,
 };
 
-use control::link::{
-    NetNs,
-    netns::{NetNsError, in_netns},
+use control::{
+    daemon::is_ignored,
+    link::{
+        NetNs,
+        netns::{NetNsError, in_netns},
+    },
 };
 use nix::{
     sched::{CloneFlags, unshare},
+    sys::signal::Signal,
     unistd::geteuid,
 };
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 /// Where the generator sends into.
 pub const SOURCE: &str = "gen0";
@@ -74,7 +78,7 @@ pub enum LabError {
     /// Signals cannot be caught.
     #[error("cannot watch for Ctrl-C: {0}")]
     Signals(#[source] io::Error),
-    /// Ctrl-C or SIGTERM.
+    /// Ctrl-C, SIGTERM or SIGHUP.
     #[error("interrupted")]
     Interrupted,
 }
@@ -132,14 +136,15 @@ impl Cores {
 pub struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    /// Catches Ctrl-C and SIGTERM from here on.
+    /// Catches Ctrl-C, SIGTERM and the end of the terminal (unless that is ignored, as under nohup) from here on.
     ///
     /// # Errors
     ///
     /// When the handlers cannot be installed.
     pub fn watch() -> Result<Self, LabError> {
         let interrupt = Self::default();
-        for signal in [SIGINT, SIGTERM] {
+        let hangup = (!is_ignored(Signal::SIGHUP)).then_some(SIGHUP);
+        for signal in [SIGINT, SIGTERM].into_iter().chain(hangup) {
             signal_hook::flag::register(signal, Arc::clone(&interrupt.0))
                 .map_err(LabError::Signals)?;
         }

@@ -172,7 +172,7 @@ pub fn hold_signals() -> Result<SignalFd, StartError> {
 }
 
 /// Whether a signal was ignored when we were started: `SigIgn`, a mask in hexadecimal (proc_pid_status(5)).
-fn is_ignored(signal: Signal) -> bool {
+pub fn is_ignored(signal: Signal) -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status
         .lines()
