@@ -566,7 +566,7 @@ mod tests {
             (&[COST_MISSED], "600.0", Missed),
             (&[SPEED_MISSED], "600.0", Missed),
             // One round is enough to lose.
-            (&[LOST], "1.00", Missed),
+            (&[LOST], "1.0000", Missed),
             (&[MET, ABSENT], "0.500 / –", NotMeasured),
             (&[ABSENT, MISSED], "– / 0.500", Missed),
             (&[ELSEWHERE], "–", NotMeasured),

@@ -87,5 +87,5 @@ pub const CPU: Quantity = Quantity::cost("cpu", "ns/frame", 1);
 pub const RATE: Quantity = Quantity::speed("rate", "Mframes/s", 2);
 /// Bits of frames a second, from the Ethernet header on.
 pub const THROUGHPUT: Quantity = Quantity::speed("throughput", "Gbit/s", 2);
-/// The share of frames that did not arrive.
-pub const LOSS: Quantity = Quantity::cost("lost", "%", 2);
+/// The share of frames that did not arrive. Few of many are a loss as well: so many digits that one in a million shows.
+pub const LOSS: Quantity = Quantity::cost("lost", "%", 4);
