@@ -117,7 +117,8 @@ impl Benchmark for Forward {
              ordinary configuration. The generator always pours in more than a TAP takes. The kernel's clone \
              (clsact, u32, mirred into a veth) runs on the generator's core: its processor time is that core's \
              time for a frame, less that for a frame which is dropped at arrival, and its rate has the \
-             generator's work in it.",
+             generator's work in it. What brings a frame to a socket, into AF_XDP's memory or a packet socket's ring, \
+             runs on the generator's core for all of them and is in nobody's processor time.",
             session,
         );
         let mut listeners = self.listeners.clone();
