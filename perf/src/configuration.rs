@@ -1,6 +1,37 @@
 //! Parts of dp.toml that benchmarks share.
 
-use crate::generator::frame;
+use crate::{generator::frame, lab::UPLINK, session::HugePages};
+
+/// Frames that come to [`UPLINK`], judged by the policy `bench`, which is given, go to the TAP `lc0`. `idle` is a
+/// worker's way to wait; none is the default.
+pub fn uplink_to_lc0(
+    worker: usize,
+    hugepages: HugePages,
+    idle: Option<&str>,
+    policy: &str,
+) -> String {
+    let idle = idle.map_or(String::new(), |idle| format!("idle = \"{idle}\"\n"));
+    format!(
+        r#"[engine]
+cores = "{worker}"
+hugepages = "{hugepages}"
+{idle}
+[ports.uplink]
+kind = "af_xdp"
+interface = "{UPLINK}"
+
+[ports.lc0]
+kind = "tap"
+name = "lc0"
+
+{policy}
+[[pipelines]]
+from = ["uplink"]
+policy = "bench"
+to = ["lc0"]
+"#
+    )
+}
 
 /// The policy `bench` of ten rules, of which the last admits the generator's frames.
 pub fn ten_rules() -> String {

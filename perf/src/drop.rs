@@ -14,7 +14,7 @@ use crate::{
     error::BenchError,
     footprint::Footprint,
     generator::{Traffic, frame},
-    lab::{self, UPLINK},
+    lab,
     load::{Poured, pour},
     measure::Measured,
     peer::{bare, receive},
@@ -210,28 +210,7 @@ fn busy(stats: &Stats) -> Duration {
 }
 
 fn dp_toml(policy: &str, session: &Session<'_>) -> String {
-    format!(
-        r#"[engine]
-cores = "{worker}"
-hugepages = "{hugepages}"
-
-[ports.uplink]
-kind = "af_xdp"
-interface = "{UPLINK}"
-
-[ports.lc0]
-kind = "tap"
-name = "lc0"
-
-{policy}
-[[pipelines]]
-from = ["uplink"]
-policy = "bench"
-to = ["lc0"]
-"#,
-        worker = session.cores.worker,
-        hugepages = session.hugepages,
-    )
+    configuration::uplink_to_lc0(session.cores.worker, session.hugepages, None, policy)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::{
     configuration,
     error::BenchError,
     generator::{IMIX, Traffic, frame},
-    lab::{self, UPLINK},
+    lab,
     load::pour,
     measure::Measured,
     peer::{
@@ -323,25 +323,5 @@ fn written(stats: &Stats) -> u64 {
 }
 
 fn dp_toml(worker: usize, hugepages: HugePages) -> String {
-    format!(
-        r#"[engine]
-cores = "{worker}"
-hugepages = "{hugepages}"
-
-[ports.uplink]
-kind = "af_xdp"
-interface = "{UPLINK}"
-
-[ports.lc0]
-kind = "tap"
-name = "lc0"
-
-{rules}
-[[pipelines]]
-from = ["uplink"]
-policy = "bench"
-to = ["lc0"]
-"#,
-        rules = configuration::ten_rules(),
-    )
+    configuration::uplink_to_lc0(worker, hugepages, None, &configuration::ten_rules())
 }

@@ -12,7 +12,7 @@ use crate::{
     configuration,
     error::BenchError,
     generator::{Traffic, frame},
-    lab::{self, UPLINK},
+    lab,
     load::{offer, pour},
     peer::{bare, listener::Audience, tap_floor, writer::Way},
     probe::{Distribution, Probe},
@@ -277,28 +277,6 @@ fn written(stats: &Stats) -> u64 {
 }
 
 fn dp_toml(session: &Session<'_>, idle: &str) -> String {
-    format!(
-        r#"[engine]
-cores = "{worker}"
-hugepages = "{hugepages}"
-idle = "{idle}"
-
-[ports.uplink]
-kind = "af_xdp"
-interface = "{UPLINK}"
-
-[ports.lc0]
-kind = "tap"
-name = "lc0"
-
-{rules}
-[[pipelines]]
-from = ["uplink"]
-policy = "bench"
-to = ["lc0"]
-"#,
-        worker = session.cores.worker,
-        hugepages = session.hugepages,
-        rules = configuration::ten_rules(),
-    )
+    let rules = configuration::ten_rules();
+    configuration::uplink_to_lc0(session.cores.worker, session.hugepages, Some(idle), &rules)
 }

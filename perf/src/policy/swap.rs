@@ -17,7 +17,7 @@ use crate::{
     configuration,
     error::BenchError,
     generator::{Generator, Traffic, frame},
-    lab::{SOURCE, UPLINK},
+    lab::SOURCE,
     product::Product,
     session::Session,
 };
@@ -100,27 +100,6 @@ pub(super) fn measure(session: &Session<'_>, text: &str, rate: u64) -> Result<Sw
 }
 
 fn dp_toml(session: &Session<'_>) -> String {
-    format!(
-        r#"[engine]
-cores = "{worker}"
-hugepages = "{hugepages}"
-
-[ports.uplink]
-kind = "af_xdp"
-interface = "{UPLINK}"
-
-[ports.lc0]
-kind = "tap"
-name = "lc0"
-
-{rules}
-[[pipelines]]
-from = ["uplink"]
-policy = "bench"
-to = ["lc0"]
-"#,
-        worker = session.cores.worker,
-        hugepages = session.hugepages,
-        rules = configuration::ten_rules(),
-    )
+    let rules = configuration::ten_rules();
+    configuration::uplink_to_lc0(session.cores.worker, session.hugepages, None, &rules)
 }
