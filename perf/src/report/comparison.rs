@@ -76,6 +76,12 @@ impl Comparison {
         }
     }
 
+    /// Forgets what only one of the runs has.
+    pub fn keep_common(&mut self) {
+        self.changes
+            .retain(|change| change.old.is_some() && change.new.is_some());
+    }
+
     /// Those that are worse or gone.
     pub fn worse(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| change.is_worse())
@@ -168,6 +174,19 @@ mod tests {
             assert_eq!(comparison.changes.len(), 1, "{case}");
             assert_eq!(comparison.worse().count(), usize::from(worse), "{case}");
             assert!(comparison.to_string().contains(shown), "{case}");
+        }
+    }
+
+    #[test]
+    fn what_one_run_has_is_forgotten_where_the_common_is_wanted() {
+        for (old, new, left) in [
+            (&[0.5][..], &[0.4][..], 1),
+            (&[0.5], &[], 0),
+            (&[], &[0.5], 0),
+        ] {
+            let mut comparison = Comparison::of(&[with(old)], &[with(new)]);
+            comparison.keep_common();
+            assert_eq!(comparison.changes.len(), left, "{old:?} {new:?}");
         }
     }
 

@@ -16,6 +16,9 @@ pub(crate) struct Compare {
     /// Reports of the later run
     #[arg(value_name = "NEW")]
     new: PathBuf,
+    /// Only ratios that both have: a short run has few of a full one's
+    #[arg(long)]
+    common: bool,
 }
 
 impl Compare {
@@ -26,7 +29,10 @@ impl Compare {
             let mut machines = reports.iter().map(|report| &report.machine);
             machines.any(|machine| machine.unoptimised)
         };
-        let comparison = Comparison::of(&old, &new);
+        let mut comparison = Comparison::of(&old, &new);
+        if self.common {
+            comparison.keep_common();
+        }
         // A reader that went away is no failure.
         let _ = writeln!(std::io::stdout(), "{comparison}");
         if unoptimised(&old) != unoptimised(&new) {
