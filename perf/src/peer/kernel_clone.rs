@@ -4,12 +4,7 @@
 //! All of it runs where the frames arrive, which is the core of the generator. What it takes there is the
 //! time of that core for a frame, less the time for a frame that is dropped at arrival.
 
-use std::{
-    fs,
-    process::Command,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{process::Command, time::Duration};
 
 use control::{
     kernel::{
@@ -22,8 +17,10 @@ use control::{
 use super::raw_socket::pass;
 use crate::{
     error::BenchError,
-    generator::{Generator, Sent, Traffic, frame},
-    lab::{self, Interrupt, SOURCE, UPLINK},
+    generator::{Traffic, frame},
+    interface::Counters,
+    lab::{self, Interrupt, UPLINK},
+    load::send,
     measure::Measured,
 };
 
@@ -55,13 +52,14 @@ pub(crate) fn measure(
     };
     let drop_all = XdpProgram::attach(&NetNs::own(), UPLINK, &options)
         .map_err(|e| BenchError::peer(PEER, e))?;
-    let alone = run(traffic, time / 5, interrupt)?;
+    let run = |time| send(&NetNs::own(), traffic.clone(), time, interrupt);
+    let alone = run(time / 5)?;
     drop(drop_all);
 
     let _program = pass(PEER)?;
     let _setup = Setup::make()?;
     let before = received()?;
-    let sent = run(traffic, time, interrupt)?;
+    let sent = run(time)?;
     let frames = received()? - before;
     let of_generator = alone.elapsed.as_secs_f64() / alone.frames.max(1) as f64;
     let all = sent.elapsed.as_secs_f64();
@@ -70,20 +68,6 @@ pub(crate) fn measure(
         cpu: Duration::from_secs_f64((all - of_generator * sent.frames as f64).max(0.0)),
         elapsed: sent.elapsed,
     })
-}
-
-fn run(traffic: &Traffic, time: Duration, interrupt: &Interrupt) -> Result<Sent, BenchError> {
-    let generator = Generator::start(&NetNs::own(), SOURCE, traffic.clone())?;
-    while generator.progress().began == 0 && !generator.is_finished() {
-        interrupt.check()?;
-        thread::sleep(Duration::from_millis(1));
-    }
-    let end = Instant::now() + time;
-    while Instant::now() < end && !generator.is_finished() {
-        interrupt.check()?;
-        thread::sleep((end - Instant::now()).min(Duration::from_millis(20)));
-    }
-    Ok(generator.stop()?)
 }
 
 /// The pair and the filter; both go with it.
@@ -140,11 +124,5 @@ fn tc(arguments: &[&str]) -> Result<(), BenchError> {
 
 /// Frames that the far end has received.
 fn received() -> Result<u64, BenchError> {
-    let table = fs::read_to_string("/proc/thread-self/net/dev")
-        .map_err(|e| BenchError::peer(PEER, format!("/proc/thread-self/net/dev: {e}")))?;
-    table
-        .lines()
-        .find_map(|line| line.trim_start().strip_prefix(FAR)?.strip_prefix(':'))
-        .and_then(|numbers| numbers.split_whitespace().nth(1)?.parse().ok())
-        .ok_or_else(|| BenchError::peer(PEER, format!("/proc/thread-self/net/dev: no {FAR}")))
+    Ok(Counters::of(FAR)?.received)
 }
