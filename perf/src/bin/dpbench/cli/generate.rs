@@ -97,6 +97,7 @@ impl Generate {
             sent.frames as f64 / seconds / 1e6,
             bytes * 8.0 / seconds / 1e9
         );
-        Ok(())
+        // What was sent by then is told all the same.
+        Ok(interrupt.check()?)
     }
 }
