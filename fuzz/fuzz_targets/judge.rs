@@ -132,7 +132,11 @@ impl Bench {
             let pending = &kernel.pending[write];
             let length = match pending.tag.op {
                 Op::Write => pending.written().len() as i32,
-                _ => pending.gathered().iter().map(|part| part.len() as i32).sum(),
+                _ => pending
+                    .gathered()
+                    .iter()
+                    .map(|part| part.len() as i32)
+                    .sum(),
             };
             let refused = self.answer != 0 && pending.tag.port == PortIndex(1);
             kernel.answer(write, if refused { self.answer } else { length });
