@@ -115,7 +115,7 @@ impl Drop for Gathers {
 }
 
 impl Ring {
-    /// Makes what [`write_parts`](Self::write_parts) needs. A port that writes so asks for it when it is
+    /// Makes what `write_parts` needs. A port that writes so asks for it when it is
     /// attached.
     pub fn prepare_gathers(&mut self) {
         if self.gathers.all.is_empty() {
