@@ -120,12 +120,12 @@ need_rust() {
     fi
 }
 
-suricata_major() { # version text
+major_version() { # version text
     sed -n 's/^[^0-9]*\([0-9]*:\)\{0,1\}\([0-9]*\)\..*/\2/p' <<<"$1"
 }
 
 have_suricata() {
-    command -v suricata >/dev/null && [ "$(suricata_major "$(suricata -V 2>/dev/null)")" -ge 7 ]
+    command -v suricata >/dev/null && [ "$(major_version "$(suricata -V 2>/dev/null)")" -ge 7 ]
 }
 
 # Debian 12 has Suricata 7 in its backports only: name them beside the sources that the machine has, from
@@ -176,33 +176,39 @@ without_services() {
     )
 }
 
-# Suricata 7 or newer, if it can be had; answers whether it is there.
-install_suricata() {
+# Installs a package from backports where the release has none, or one older than this major version.
+install_recent() { # package major
     local candidate release=()
-    if have_suricata; then
-        return 0
-    fi
-    if ! is_root || ! command -v apt-get >/dev/null; then
-        return 1
-    fi
     if ! $apt_updated; then
         apt-get update -qq || true
         apt_updated=true
     fi
-    candidate=$(apt-cache policy suricata 2>/dev/null | sed -n 's/^ *Candidate: //p')
-    if [ "$(suricata_major "$candidate")" -lt 7 ] 2>/dev/null || [ -z "$candidate" ]; then
+    # apt says "(none)" of a package that it knows by name only.
+    candidate=$(apt-cache policy "$1" 2>/dev/null | sed -n 's/^ *Candidate: \([^(]\)/\1/p')
+    if [ -z "$candidate" ] || [ "$(major_version "$candidate")" -lt "$2" ]; then
         if ! grep -rqs -- "-backports" /etc/apt/sources.list /etc/apt/sources.list.d; then
             add_backports || return 1
         fi
         # shellcheck source=/dev/null
         release=(-t "$(. /etc/os-release && printf '%s' "$VERSION_CODENAME")-backports")
     fi
+    apt_install "${release[@]}" "$1"
+}
+
+# Suricata 7 or newer, if it can be had; answers whether it is there.
+install_suricata() {
+    if have_suricata; then
+        return 0
+    fi
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        return 1
+    fi
     say "installing suricata"
     if [ "$(dpkg-query -W -f '${db:Status-Status}' suricata 2>/dev/null)" = installed ]; then
         # An older one is upgraded, and stays the service that it was.
-        apt_install "${release[@]}" suricata || warn "apt could not install suricata"
+        install_recent suricata 7 || warn "apt could not install suricata"
     else
-        without_services apt_install "${release[@]}" suricata || warn "apt could not install suricata"
+        without_services install_recent suricata 7 || warn "apt could not install suricata"
         if command -v systemctl >/dev/null; then
             systemctl disable --quiet suricata 2>/dev/null || true
         fi
