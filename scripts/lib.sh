@@ -102,7 +102,7 @@ install_wanted() {
 program_needs=(cc:gcc /usr/include/stdio.h:libc6-dev)
 # What building everything needs: tests and benchmarks bring libxdp, which is compiled from source (clang to zlib).
 build_needs=("${program_needs[@]}" clang:clang llvm-strip:llvm m4:m4 make:make pkg-config:pkg-config
-    /usr/include/libelf.h:libelf-dev /usr/include/zlib.h:zlib1g-dev)
+    /usr/include/libelf.h:libelf-dev /usr/include/pcap/pcap.h:libpcap-dev /usr/include/zlib.h:zlib1g-dev)
 
 # Is there a Rust toolchain? If not, the one command that gets it.
 need_rust() {

@@ -17,7 +17,7 @@ pub(crate) const QEMU: &str = "qemu-system-x86_64";
 /// is a panic as well, which shows where a kernel hangs. Guards against speculation cost emulation much and protect
 /// nobody here; grace periods of RCU are the shortest, for everything that is set up and taken down.
 const COMMAND_LINE: &str = "console=ttyS0 loglevel=6 panic=-1 oops=panic unknown_nmi_panic=1 \
-                            nowatchdog mitigations=off rcupdate.rcu_expedited=1 random.trust_cpu=on rdinit=/init";
+                            nowatchdog tsc=reliable mitigations=off rcupdate.rcu_expedited=1 random.trust_cpu=on rdinit=/init";
 
 /// A machine to be started.
 pub(crate) struct Machine<'a> {
@@ -46,7 +46,7 @@ pub(crate) fn bare(accel: Accel, kernel: &Kernel, initramfs: &Path, log: &Path) 
 
 fn bare_arguments(command: &mut Command, accel: Accel, kernel: &Kernel, initramfs: &Path, log: &Path) {
     command
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35"])
+        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35,hpet=off"])
         .args(accel.arguments())
         .arg("-kernel")
         .arg(&kernel.image)
