@@ -215,3 +215,58 @@ install_suricata() {
     fi
     have_suricata
 }
+
+# QEMU that has the igb card (8.0), if it can be had; answers whether it is there.
+have_qemu() {
+    command -v qemu-system-x86_64 >/dev/null &&
+        [ "$(major_version "$(qemu-system-x86_64 --version 2>/dev/null)")" -ge 8 ]
+}
+install_qemu() {
+    if have_qemu; then
+        return 0
+    fi
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        return 1
+    fi
+    say "installing qemu-system-x86"
+    install_recent qemu-system-x86 8 || warn "apt could not install qemu-system-x86"
+    have_qemu
+}
+
+# The programs of an initramfs: one file that needs no library. Answers whether they are there.
+have_static_busybox() {
+    local file
+    for file in /bin/busybox /usr/bin/busybox; do
+        if [ -e "$file" ]; then
+            ! grep -q ld-linux "$file"
+            return
+        fi
+    done
+    return 1
+}
+install_static_busybox() {
+    if have_static_busybox; then
+        return 0
+    fi
+    if ! is_root || ! command -v apt-get >/dev/null; then
+        return 1
+    fi
+    say "installing busybox-static"
+    apt_install busybox-static || warn "apt could not install busybox-static"
+    have_static_busybox
+}
+
+# Builds the tests and lists their executables: "PACKAGE TARGET FOLDER EXECUTABLE" a line.
+test_executables() { # cargo's arguments...
+    local messages
+    messages=$(cd "$repository" && as_owner cargo test --no-run --locked --message-format=json "$@") || return
+    python3 -c '
+import json, os, sys
+
+for line in sys.stdin:
+    message = json.loads(line) if line.startswith("{") else {}
+    if message.get("executable") and message["profile"]["test"]:
+        folder = os.path.dirname(message["manifest_path"])
+        print(os.path.basename(folder), message["target"]["name"], folder, message["executable"])
+' <<<"$messages"
+}

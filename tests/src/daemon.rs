@@ -177,6 +177,16 @@ impl Daemon {
         self
     }
 
+    /// Waits until it can be talked to, or has ended: then the answer is no.
+    pub fn ready_or_ended(&mut self, limit: Duration) -> bool {
+        let mut ready = false;
+        wait_until(limit, || {
+            ready = self.running.stderr().contains("control socket");
+            ready || self.running.has_ended()
+        });
+        ready
+    }
+
     /// Its process number.
     pub fn pid(&self) -> u32 {
         self.running.pid()

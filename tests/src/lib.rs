@@ -8,6 +8,7 @@ pub mod bench;
 pub mod capture;
 pub mod daemon;
 pub mod frames;
+pub mod guest;
 pub mod http;
 pub mod needs;
 pub mod net;

@@ -4,6 +4,8 @@ use std::{env, fmt, path::PathBuf};
 
 use nix::unistd::geteuid;
 
+use crate::guest::{self, Card};
+
 /// Something that not every machine has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Need {
@@ -21,6 +23,10 @@ pub enum Need {
     IoUring,
     /// User namespaces that an ordinary user may make.
     UserNamespaces,
+    /// The guest of `scripts/vm`.
+    Guest,
+    /// One of its network cards.
+    Card(Card),
 }
 
 impl Need {
@@ -40,6 +46,10 @@ impl Need {
             Self::IoUring => dataplane::worker::ring::Ring::new()
                 .err()
                 .map(|e| format!("needs io_uring: {e}")),
+            Self::Guest => (!guest::is_here()).then(|| "needs the guest of scripts/vm".to_owned()),
+            Self::Card(card) => Self::Guest.missing().or_else(|| {
+                (!card.is_here()).then(|| format!("needs {}, which the guest has not", card.name))
+            }),
             Self::UserNamespaces => {
                 let mut trial = crate::process::as_nobody(&["unshare", "-Urn", "true"]);
                 match trial.output() {
@@ -63,6 +73,7 @@ impl Need {
             Self::Captures => "captures",
             Self::IoUring => "io_uring",
             Self::UserNamespaces => "userns",
+            Self::Guest | Self::Card(_) => "guest",
         }
     }
 
@@ -78,6 +89,7 @@ impl fmt::Display for Need {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tool(name) | Self::Checker(name) => f.write_str(name),
+            Self::Card(card) => f.write_str(card.name),
             other => f.write_str(other.word()),
         }
     }

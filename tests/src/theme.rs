@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::{Need, net};
+use crate::{Need, guest::facts, net};
 
 /// The trials of one file. A trial passes unless it panics.
 #[derive(Default)]
@@ -25,7 +25,10 @@ impl Theme {
         body: impl FnOnce() + Send + 'static,
     ) -> &mut Self {
         let kind: Vec<String> = needs.iter().map(ToString::to_string).collect();
+        let name = name.into();
+        let own_name = name.clone();
         let trial = Trial::ignorable_test(name, move || {
+            facts::begin(&own_name);
             for need in needs {
                 if let Some(reason) = need.missing() {
                     return if need.is_required() {

@@ -71,16 +71,28 @@ impl Daemon {
                         if gone { "gone" } else { "down" }
                     ));
                     live.retry = None;
-                    live.tries = 0;
-                    let engine = self.shared.engine();
-                    for place in &live.units {
-                        engine.close_port(place.worker, place.index, Reason::LinkDown);
-                    }
+                    self.close(live);
+                }
+                Turn::Anew(why) => {
+                    self.say(&format!(
+                        "port {}: {why}; its sockets are made anew",
+                        live.name
+                    ));
+                    live.retry = Some(Instant::now());
+                    self.close(live);
                 }
                 Turn::Up => live.retry = Some(Instant::now()),
                 Turn::Tell(what) => self.say(&format!("port {}: {what}", live.name)),
                 Turn::Warn(what) => Self::complain(&format!("port {}: {what}", live.name)),
             }
+        }
+    }
+
+    fn close(&self, live: &mut Live) {
+        live.tries = 0;
+        let engine = self.shared.engine();
+        for place in &live.units {
+            engine.close_port(place.worker, place.index, Reason::LinkDown);
         }
     }
 

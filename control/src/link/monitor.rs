@@ -30,7 +30,7 @@ const DATAGRAM: usize = 64 * 1024;
 pub enum Change {
     /// It was made, or moved into the namespace.
     New,
-    /// Its name, or whether it can carry frames, is another one.
+    /// Its name, its MTU, or whether it can carry frames, is another one.
     Changed,
     /// It was removed, or moved out of the namespace.
     Gone,
@@ -47,36 +47,52 @@ pub struct LinkEvent {
     pub name: String,
     /// IFF_UP and IFF_RUNNING: it can carry frames. `false` when it is gone.
     pub up: bool,
+    /// Its MTU in bytes now, or when it went.
+    pub mtu: u32,
+}
+
+/// What is known of a link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Seen {
+    name: String,
+    up: bool,
+    mtu: u32,
+}
+
+impl Seen {
+    fn event(self, ifindex: u32, change: Change) -> LinkEvent {
+        LinkEvent {
+            change,
+            ifindex,
+            name: self.name,
+            up: self.up && change != Change::Gone,
+            mtu: self.mtu,
+        }
+    }
 }
 
 /// What is known of the links, by index.
 #[derive(Debug, Default)]
-struct Known(HashMap<u32, (String, bool)>);
+struct Known(HashMap<u32, Seen>);
 
 impl Known {
-    fn seen(&mut self, ifindex: u32, name: &str, up: bool) -> Option<LinkEvent> {
-        let change = match self.0.get(&ifindex) {
+    fn seen(&mut self, link: &Link) -> Option<LinkEvent> {
+        let now = Seen {
+            name: link.name.clone(),
+            up: link.up,
+            mtu: link.mtu,
+        };
+        let change = match self.0.get(&link.ifindex) {
             None => Change::New,
-            Some((known, was_up)) if known != name || *was_up != up => Change::Changed,
+            Some(known) if *known != now => Change::Changed,
             Some(_) => return None,
         };
-        self.0.insert(ifindex, (name.into(), up));
-        Some(LinkEvent {
-            change,
-            ifindex,
-            name: name.into(),
-            up,
-        })
+        self.0.insert(link.ifindex, now.clone());
+        Some(now.event(link.ifindex, change))
     }
 
     fn gone(&mut self, ifindex: u32) -> Option<LinkEvent> {
-        let (name, _) = self.0.remove(&ifindex)?;
-        Some(LinkEvent {
-            change: Change::Gone,
-            ifindex,
-            name,
-            up: false,
-        })
+        Some(self.0.remove(&ifindex)?.event(ifindex, Change::Gone))
     }
 
     /// Takes a complete list: what is not on it is gone.
@@ -89,11 +105,7 @@ impl Known {
             .collect();
         missing.sort_unstable();
         events.extend(missing.into_iter().filter_map(|ifindex| self.gone(ifindex)));
-        events.extend(
-            links
-                .iter()
-                .filter_map(|link| self.seen(link.ifindex, &link.name, link.up)),
-        );
+        events.extend(links.iter().filter_map(|link| self.seen(link)));
     }
 
     /// Takes one multicast.
@@ -107,8 +119,7 @@ impl Known {
                 None
             }
             RouteNetlinkMessage::NewLink(message) => {
-                let link = Link::from_message(message);
-                self.seen(link.ifindex, &link.name, link.up)
+                self.seen(&Link::from_message(message))
             }
             RouteNetlinkMessage::DelLink(message) => self.gone(message.header.index),
             _ => None,
@@ -158,18 +169,14 @@ impl LinkMonitor {
 
     /// Whether the link was there and could carry frames when last heard of.
     pub fn is_up(&self, ifindex: u32) -> bool {
-        self.known.0.get(&ifindex).is_some_and(|(_, up)| *up)
+        self.known.0.get(&ifindex).is_some_and(|known| known.up)
     }
 
     /// All links as they were when last heard of, each as a change: for whoever looked at one of them
     /// before the monitor was opened.
     pub fn links(&self) -> Vec<LinkEvent> {
-        let links = self.known.0.iter().map(|(&ifindex, (name, up))| LinkEvent {
-            change: Change::Changed,
-            ifindex,
-            name: name.clone(),
-            up: *up,
-        });
+        let links = self.known.0.iter();
+        let links = links.map(|(&ifindex, known)| known.clone().event(ifindex, Change::Changed));
         links.collect()
     }
 
@@ -269,6 +276,7 @@ mod tests {
         message.header.index = ifindex;
         message.header.flags = flags;
         message.attributes.push(LinkAttribute::IfName(name.into()));
+        message.attributes.push(LinkAttribute::Mtu(1500));
         message
     }
 
@@ -278,6 +286,7 @@ mod tests {
             ifindex,
             name: name.into(),
             up,
+            mtu: 1500,
         }
     }
 
@@ -287,6 +296,8 @@ mod tests {
         let running = LinkFlags::Up | LinkFlags::Running;
         let mut of_bridge = message(7, "a", running);
         of_bridge.header.interface_family = AddressFamily::Bridge;
+        let mut wider = message(7, "b", running);
+        wider.attributes.push(LinkAttribute::Mtu(9000));
         let mut known = Known::default();
         for (case, input, expected) in [
             (
@@ -315,6 +326,14 @@ mod tests {
                 Some(event(Change::Changed, 7, "b", true)),
             ),
             ("left a bridge", DelLink(of_bridge), None),
+            (
+                "another MTU",
+                NewLink(wider),
+                Some(LinkEvent {
+                    mtu: 9000,
+                    ..event(Change::Changed, 7, "b", true)
+                }),
+            ),
             (
                 "carrier lost",
                 NewLink(message(7, "b", LinkFlags::Up)),

@@ -21,6 +21,8 @@ pub enum Turn {
     Down,
     /// It is back: the workers' ports are to be opened.
     Up,
+    /// It is another than the workers' ports were opened for: they are to be closed, and opened again. Why.
+    Anew(String),
     /// Nothing for the workers, but this is worth a line.
     Tell(String),
     /// The same, and a warning.

@@ -159,7 +159,7 @@ impl Command {
                 guest.out = run.out;
                 guest.limit = Some(Duration::from_secs(run.time));
                 guest.command = format!("#!/bin/sh\n{PATH}\nexec {}\n", quoted(&run.command));
-                let ended = guest.run(io::stdout(), io::stderr())?;
+                let ended = guest.run(|| (Box::new(io::stdout()), Box::new(io::stderr())))?;
                 warn(&ended.warnings);
                 Ok(ExitCode::from(ended.code))
             }
@@ -260,7 +260,7 @@ impl Shell {
             "#!/bin/sh\n{PATH}\necho 'Linux '\"$(uname -r)\"'; what is in /out stays; exit ends the guest'\n\
              shell=/bin/bash; [ -x $shell ] || shell=/bin/sh\n$shell -i\n"
         );
-        let ended = guest.run(io::sink(), io::sink())?;
+        let ended = guest.run(|| (Box::new(io::sink()), Box::new(io::sink())))?;
         warn(&ended.warnings);
         Ok(ExitCode::from(ended.code))
     }

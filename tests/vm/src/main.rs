@@ -17,8 +17,10 @@ mod lab;
 mod machine;
 mod matrix;
 mod qemu;
+mod process;
 mod qmp;
 mod themes;
+mod verdict;
 
 use std::process::ExitCode;
 

@@ -119,7 +119,7 @@ pub(crate) fn run(mut guest: Guest, themes: &[Theme], filter: Option<&str>) -> R
     let release = guest.kernel.release.clone();
     println!("kernel {release}, {:?}, {} processors", guest.accel, guest.cpus);
     let kept = Keep::default();
-    let ended = guest.run(kept.clone(), io::stderr())?;
+    let ended = guest.run(|| (Box::new(kept.clone()), Box::new(io::stderr())))?;
     for warning in &ended.warnings {
         println!("the guest's kernel warned: {warning}");
     }
@@ -146,7 +146,7 @@ fn script(themes: &[Theme], filter: Option<&str>) -> String {
         words.push("--test-threads=1".into());
         words.extend(filter.map(str::to_owned));
         script += &format!(
-            "echo {}\ncd /project/tests && {} || {{ code=1; echo \"{} ended with exit code $?\"; }}\n",
+            "echo {}\ncd /project/tests && {} || {{ echo \"{} ended with exit code $?\"; code=1; }}\n",
             quoted(&[format!("theme {}", theme.name)]),
             quoted(&words),
             theme.name,

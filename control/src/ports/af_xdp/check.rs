@@ -23,6 +23,13 @@ const HEADROOM: u32 = 256;
 /// An Ethernet header and one VLAN tag.
 pub(super) const HEADER: u32 = 14 + 4;
 
+/// Whether zero-copy may be had, as far as that is known before a socket is bound.
+pub(super) fn may_be_zero_copy(xdp: &AfXdp, port: &PlannedPort) -> bool {
+    let driver = port.link.as_ref().map(|link| link.driver.as_str());
+    matches!(*xdp.mode, XdpMode::Auto | XdpMode::ZeroCopy)
+        && driver.is_none_or(|driver| !NO_ZERO_COPY.contains(&driver))
+}
+
 /// Finds the interface and its queues, and says what stands against taking it.
 pub(super) fn inspect(xdp: &AfXdp, port: &PlannedPort, site: &mut Site<'_>) -> Found {
     let name = xdp.interface.as_str();

@@ -1,7 +1,10 @@
 //! An interface taken by AF_XDP: its offloads set, our program attached, one socket a queue. The
 //! interface may go down, away and come back; then everything is made anew.
 
-use std::{thread, time::Duration};
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
 
 use dataplane::{
     frame::{Arena, Backing, HugePages},
@@ -15,7 +18,7 @@ use dataplane::{
 
 use super::{
     AfXdp, Offloads, Queues, XdpMode,
-    check::{HEADER, room},
+    check::{self, HEADER, room},
 };
 use crate::{
     api::protocol::PortInfo,
@@ -26,7 +29,7 @@ use crate::{
     },
     link::{
         monitor::{Change, LinkEvent},
-        netlink::Netlink,
+        netlink::{Link, Netlink},
         netns::{NetNs, on_core_in_netns},
         offloads::{self, OffloadChoice, OffloadGuard},
     },
@@ -38,6 +41,9 @@ use crate::{
 /// before, and how long between. Later the daemon itself tries again, and sleeps meanwhile.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(10);
+
+/// How long a card may be without carrier that starts anew; gigabit cards negotiate for some 3 s.
+const CARRIER: Duration = Duration::from_secs(10);
 
 /// How often a queue that returns finds its memory in use before it gets other memory. The daemon tries again
 /// every 50 ms.
@@ -58,15 +64,20 @@ pub(super) struct XdpDevice {
     hugepages: HugePages,
     /// How often a part was not free since the link came back.
     waited: u32,
-    /// While the interface is there, and only for a source.
+    /// Whether the driver may grant zero-copy, as far as one knows before it is asked.
+    may_be_zero_copy: bool,
+    /// While the interface is there; for a port that is no source, while it transmits without copies.
     program: Option<XdpProgram>,
     /// What was changed on the interface and its peer, to be put back.
     offloads: Vec<OffloadGuard>,
     ifindex: Option<u32>,
     mtu: Option<u32>,
-    /// Whether a frame of that length needs several slots.
+    /// Whether a frame of that length needs several slots, and whether the kernel can do that.
+    asked_multi_buffer: bool,
     multi_buffer: bool,
     up: bool,
+    /// Whether it had a carrier before a program was attached.
+    had_carrier: bool,
     /// Nothing was lost yet: what keeps a queue busy is about to go.
     starting: bool,
     granted: Option<(Granted, Backing)>,
@@ -94,11 +105,7 @@ impl XdpDevice {
             options: QueueOptions {
                 interface: config.interface.value.clone(),
                 queue: 0,
-                mode: match config.mode.value {
-                    XdpMode::Auto => BindMode::Auto,
-                    XdpMode::ZeroCopy => BindMode::ZeroCopy,
-                    XdpMode::Copy | XdpMode::Skb => BindMode::Copy,
-                },
+                mode: bind_mode(config),
                 transmits: port.sink,
                 multi_buffer: false,
             },
@@ -106,20 +113,54 @@ impl XdpDevice {
             slot_size: plan.slot_size,
             hugepages: plan.hugepages.into(),
             waited: 0,
+            may_be_zero_copy: check::may_be_zero_copy(config, port),
             program: None,
             offloads: Vec::new(),
             mtu: None,
+            asked_multi_buffer: false,
             multi_buffer: false,
             ifindex: None,
             up: false,
+            had_carrier: false,
             starting: false,
             granted: None,
             dropped_before: QueueCounters::default(),
             notes: Vec::new(),
         };
         device.revive()?;
+        device.await_carrier()?;
         device.starting = true;
         Ok(device)
+    }
+
+    /// The interface as it is now.
+    fn look(&self) -> Result<Link, StartError> {
+        let link = Netlink::open(&self.ns)
+            .and_then(|mut netlink| netlink.link_by_name(&self.interface))
+            .map_err(|e| self.fail(&e))?;
+        link.ok_or_else(|| {
+            let missing = format!("there is no interface {} in {}", self.interface, self.ns);
+            StartError::machine(&self.port, &missing)
+        })
+    }
+
+    /// Waits for a card that starts anew because a program was attached: a capture that plays into it would be lost
+    /// meanwhile.
+    fn await_carrier(&mut self) -> Result<(), StartError> {
+        let end = Instant::now() + CARRIER;
+        while !self.up && self.had_carrier {
+            if Instant::now() >= end {
+                self.notes.push(format!(
+                    "{} lost its carrier when its program was attached, and has none after {} s; it is taken up when it has one",
+                    self.interface,
+                    CARRIER.as_secs()
+                ));
+                break;
+            }
+            thread::sleep(BUSY_PAUSE);
+            self.up = self.look()?.up;
+        }
+        Ok(())
     }
 
     fn fail(&self, error: &dyn std::fmt::Display) -> StartError {
@@ -163,6 +204,34 @@ impl XdpDevice {
             program.claim(queue).map_err(|e| self.fail(&e))?;
         }
         self.program = Some(program);
+        Ok(())
+    }
+
+    /// Attaches the program to an interface that is only transmitted on, where it passes everything on: many drivers
+    /// set up a queue for zero-copy, and transmit on it, only while an XDP program runs (igb_xsk_wakeup in
+    /// drivers/net/ethernet/intel/igb/igb_xsk.c; ixgbe, i40e and ice alike). Bound without one, a socket is granted
+    /// zero-copy and sends nothing.
+    fn accompany(&mut self) -> Result<(), StartError> {
+        let options = XdpOptions {
+            mode: XdpChoice::Only(Attached::Native),
+            queues: self.highest_queue(),
+            unclaimed: Unclaimed::Pass,
+        };
+        match XdpProgram::attach(&self.ns, &self.interface, &options) {
+            Ok(program) => {
+                self.program = Some(program);
+                self.options.mode = bind_mode(&self.config);
+            }
+            Err(e) if self.config.mode.value == XdpMode::ZeroCopy => return Err(self.fail(&e)),
+            // Then it copies.
+            Err(e) => {
+                self.options.mode = BindMode::Copy;
+                self.notes.push(format!(
+                    "{}: transmits with a copy, because zero-copy takes an XDP program: {e}",
+                    self.interface
+                ));
+            }
+        }
         Ok(())
     }
 
@@ -234,6 +303,14 @@ impl XdpDevice {
     }
 }
 
+fn bind_mode(config: &AfXdp) -> BindMode {
+    match config.mode.value {
+        XdpMode::Auto => BindMode::Auto,
+        XdpMode::ZeroCopy => BindMode::ZeroCopy,
+        XdpMode::Copy | XdpMode::Skb => BindMode::Copy,
+    }
+}
+
 fn add(to: &mut QueueCounters, from: Option<QueueCounters>) {
     if let Some(from) = from {
         to.no_socket += from.no_socket;
@@ -251,7 +328,12 @@ impl Device for XdpDevice {
         let opened = self.bind(seat)?;
         let queue = seat.queue;
         self.granted = Some((opened.granted(), opened.backing()));
-        if let Some(program) = &mut self.program {
+        if !self.source && opened.granted() == Granted::Copy {
+            // Bound again while the interface stays, it is not to be without a program and without copies.
+            self.forget_program();
+            self.options.mode = BindMode::Copy;
+        }
+        if let Some(program) = self.program.as_mut().filter(|_| self.source) {
             let delivery = match opened.granted() {
                 // What the kernel delivers in pieces would be read as frames.
                 Granted::ZeroCopy if !self.multi_buffer => Delivery::ZeroCopy,
@@ -313,6 +395,16 @@ impl Device for XdpDevice {
                 Turn::Down
             }
             _ if (ours || named) && !self.up && event.up => Turn::Up,
+            _ if ours && self.up && self.mtu != Some(event.mtu) => {
+                let several = event.mtu + HEADER > room(self.slot_size);
+                self.mtu = Some(event.mtu);
+                // Sockets know how long a frame may be that they send, and whether one may take several slots.
+                if self.sink || several != self.asked_multi_buffer {
+                    Turn::Anew(format!("{} has mtu {} now", event.name, event.mtu))
+                } else {
+                    Turn::None
+                }
+            }
             _ => Turn::None,
         }
     }
@@ -320,15 +412,8 @@ impl Device for XdpDevice {
     fn revive(&mut self) -> Result<(), StartError> {
         self.starting = false;
         self.notes.clear();
-        let link = Netlink::open(&self.ns)
-            .and_then(|mut netlink| netlink.link_by_name(&self.interface))
-            .map_err(|e| self.fail(&e))?;
-        let Some(link) = link else {
-            return Err(StartError::machine(
-                &self.port,
-                &format!("there is no interface {} in {}", self.interface, self.ns),
-            ));
-        };
+        let mut link = self.look()?;
+        self.had_carrier = link.up;
         if self.ifindex != Some(link.ifindex) {
             self.forget_program();
             if self.source {
@@ -336,13 +421,18 @@ impl Device for XdpDevice {
                 // Only what arrives can be hidden or merged; and which offloads do that depends on
                 // where the program runs.
                 self.settle_offloads()?;
+            } else if self.may_be_zero_copy {
+                self.accompany()?;
             }
             self.ifindex = Some(link.ifindex);
+            // Some cards start anew for that, and are without carrier meanwhile.
+            link = self.look()?;
         }
         self.up = link.up;
         self.mtu = Some(link.mtu);
-        self.multi_buffer = link.mtu + HEADER > room(self.slot_size);
-        if !link.up {
+        self.asked_multi_buffer = link.mtu + HEADER > room(self.slot_size);
+        self.multi_buffer = self.asked_multi_buffer;
+        if !link.up && !self.had_carrier {
             self.notes.push(format!(
                 "{} has no carrier; it is taken up when it has one",
                 self.interface

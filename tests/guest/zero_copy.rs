@@ -1,0 +1,151 @@
+//! AF_XDP on network cards, in every mode: what pktgen sends arrives on lc0, all of it and byte by byte, and what is
+//! sent out of a card arrives at the far end. What the kernel granted is what the statistics say.
+
+use std::{process::ExitCode, time::Duration};
+
+use control::stats::Stats;
+use tests::{
+    Daemon, Need, Theme,
+    bench::in_flight,
+    capture::{self, Listening},
+    daemon, frames,
+    guest::{Card, Lane, card, fact, pktgen::Pktgen},
+};
+
+const VIRTIO: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Tool("tcpdump"), Need::Tool("ethtool")];
+const IGB: &[Need] = &[Need::Root, Need::Card(card::IGB0), Need::Tool("tcpdump"), Need::Tool("ethtool")];
+
+/// How long frames may take: every instruction is emulated.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Frame lengths of one run.
+const LENGTHS: [usize; 5] = [60, 128, 590, 1024, 1514];
+
+/// More slots than frames come before anybody looks: in copy mode the kernel does not wait for a worker.
+const SLOTS: &str = "[engine]\ncores = \"0\"\nhugepages = \"off\"\nslots = 16384\n";
+
+fn main() -> ExitCode {
+    let mut theme = Theme::new();
+    for mode in ["auto", "zero-copy", "copy", "skb"] {
+        theme.test(format!("virtio_receives_{mode}"), VIRTIO, move || {
+            receives(card::NIC0, card::GEN0, "virtio-net", mode);
+        });
+    }
+    for mode in ["auto", "copy"] {
+        theme.test(format!("virtio_transmits_{mode}"), VIRTIO, move || {
+            transmits(card::NIC0, card::GEN0, "virtio-net", mode);
+        });
+    }
+    for mode in ["auto", "zero-copy", "copy", "skb"] {
+        theme.test(format!("igb_receives_{mode}"), IGB, move || {
+            receives(card::IGB0, card::GEN2, "igb", mode);
+        });
+    }
+    theme.test("igb_transmits_auto", IGB, || transmits(card::IGB0, card::GEN2, "igb", "auto"));
+    theme.run()
+}
+
+/// A daemon with many slots, or what it said when it ended with this exit code.
+fn start(lane: &Lane, config: &str) -> Result<Daemon, (Option<i32>, String)> {
+    let preamble = |socket: &std::path::Path| {
+        format!("{SLOTS}[control]\nsocket = \"{}\"\n", socket.display())
+    };
+    let mut daemon = Daemon::spawn_in(&lane.inside, daemon::folder(), config, preamble);
+    match daemon.ready_or_ended(LIMIT) {
+        true => Ok(daemon),
+        false => {
+            let ended = daemon.wait(LIMIT);
+            Err((ended.code, ended.stderr))
+        }
+    }
+}
+
+fn all_through(stats: &Stats, frames: u64) -> bool {
+    daemon::port(stats, "up").rx.frames >= frames && in_flight(stats) == 0
+}
+
+/// 50,000 frames of five lengths -> policy -> lc0 (10,000 for igb), and some that the policy denies between them.
+fn receives(nic: Card, sender: Card, driver: &str, mode: &str) {
+    let lane = Lane::new(nic, sender);
+    let policy = "allow = [{ proto = \"udp\", to = \"10.0.0.2\", ports = \"53\" }]";
+    let config = lane.config(&format!("mode = \"{mode}\""), Some(policy));
+    let feature = format!("AF_XDP zero-copy on {driver}, receiving");
+    let daemon = match start(&lane, &config) {
+        Ok(daemon) => daemon,
+        // Only what is asked for and not there may be refused, with a line that says what to do.
+        Err((code, said)) => {
+            assert_eq!((mode, code), ("zero-copy", Some(3)), "{said}");
+            let line = said.lines().find(|line| line.contains("zero-copy")).unwrap_or_else(|| panic!("{said}"));
+            assert!(line.contains("set mode = \"auto\" or \"copy\""), "{line}");
+            fact(&feature, "refused where it is demanded");
+            return;
+        }
+    };
+    let granted = daemon::port(&daemon.stats(), "up").mode.clone();
+    match mode {
+        "auto" => {
+            assert!(["zero-copy", "copy"].contains(&granted.as_str()), "{granted}");
+            fact(&feature, if granted == "zero-copy" { "yes" } else { "no: copy" });
+        }
+        "zero-copy" | "copy" => assert_eq!(granted, mode),
+        _ => assert_eq!(granted, "skb copy"),
+    }
+    // QEMU's igb drops what it has no room for, as the card does that it plays. To virtio-net a line holds frames back, and
+    // puts some of them out of order for that: so does one whose far end is tcpdump alone.
+    let (count, rate, displaced) = match driver {
+        "igb" => (2_000, 2_000, 0),
+        _ => (10_000, 0, usize::MAX),
+    };
+    let mut sent = 0;
+    for length in LENGTHS {
+        let pktgen = Pktgen { count, length, rate, ..Pktgen::default() };
+        let listening = Listening::start(&lane.inside, "lc0");
+        pktgen.send(&lane);
+        Pktgen { count: 100, length, port: 54, ..Pktgen::default() }.send(&lane);
+        sent += u64::from(count) + 100;
+        let stats = daemon.stats_when(LIMIT, |stats| all_through(stats, sent));
+        daemon::assert_explained(&stats);
+        listening.wait_for(count as usize, LIMIT);
+        pktgen.assert_all(&lane, &listening.finish(), displaced);
+    }
+    // At a pace at which nothing is held back, all are in order.
+    let paced = Pktgen { count: 1_000, rate: 1_000, ..Pktgen::default() };
+    let listening = Listening::start(&lane.inside, "lc0");
+    paced.send(&lane);
+    sent += 1_000;
+    daemon.stats_when(LIMIT, |stats| all_through(stats, sent));
+    listening.wait_for(1_000, LIMIT);
+    paced.assert_all(&lane, &listening.finish(), 0);
+    let stats = daemon.stop().explained();
+    let up = daemon::port(&stats, "up");
+    assert_eq!((up.rx.frames, up.rx.forwarded), (sent, sent - 500), "{stats:#?}");
+    assert_eq!(up.mode, granted);
+    assert_eq!(daemon::port(&stats, "lc0").tx.frames, sent - 500, "{stats:#?}");
+    assert_eq!(stats.pipelines[0].dropped.get("not_allowed"), Some(&500), "{stats:#?}");
+}
+
+/// A capture file -> the card; the far end hears it.
+fn transmits(nic: Card, sender: Card, driver: &str, mode: &str) {
+    let lane = Lane::new(nic, sender);
+    let sent = frames::mixed(2_000, 1514);
+    let folder = daemon::folder();
+    capture::write(&folder.path().join("sent.pcap"), &sent);
+    let listening = Listening::start(&lane.outside, sender.name);
+    let config = format!(
+        "[ports.sample]\nkind = \"pcap\"\npath = \"sent.pcap\"\npace = {{ pps = 2000 }}\n\
+         [ports.up]\nkind = \"af_xdp\"\ninterface = \"{}\"\nmode = \"{mode}\"\n\
+         [[pipelines]]\nfrom = [\"sample\"]\nto = [\"up\"]\n",
+        nic.name
+    );
+    let ended = Daemon::spawn_in(&lane.inside, folder, &config, daemon::preamble).wait(LIMIT);
+    let said = ended.stderr.clone();
+    let heard = listening.wait_for(sent.len(), LIMIT);
+    let stats = ended.explained();
+    capture::assert_same(&heard, &sent);
+    let up = daemon::port(&stats, "up");
+    assert_eq!(up.tx.frames, sent.len() as u64, "{stats:#?}");
+    if mode == "auto" {
+        let feature = format!("AF_XDP zero-copy on {driver}, transmitting");
+        fact(&feature, if said.contains("port up: zero-copy") { "yes" } else { "no: copy" });
+    }
+}
