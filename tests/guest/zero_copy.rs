@@ -22,7 +22,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const LENGTHS: [usize; 5] = [60, 128, 590, 1024, 1514];
 
 /// More slots than frames come before anybody looks: in copy mode the kernel does not wait for a worker.
-const SLOTS: &str = "[engine]\ncores = \"0\"\nhugepages = \"off\"\nslots = 16384\n";
+const SLOTS: &str = "[engine]\ncores = \"0\"\nhugepages = \"off\"\nslots = 16384\nslot_size = 4096\n";
 
 fn main() -> ExitCode {
     let mut theme = Theme::new();
@@ -41,7 +41,9 @@ fn main() -> ExitCode {
             receives(card::IGB0, card::GEN2, "igb", mode);
         });
     }
+    theme.test("igb_in_small_slots", IGB, igb_in_small_slots);
     theme.test("igb_transmits_auto", IGB, || transmits(card::IGB0, card::GEN2, "igb", "auto"));
+    theme.test("frames_for_others", VIRTIO, for_others);
     theme.run()
 }
 
@@ -147,5 +149,47 @@ fn transmits(nic: Card, sender: Card, driver: &str, mode: &str) {
     if mode == "auto" {
         let feature = format!("AF_XDP zero-copy on {driver}, transmitting");
         fact(&feature, if said.contains("port up: zero-copy") { "yes" } else { "no: copy" });
+    }
+}
+
+/// igb receives frames of more than a KiB in pieces where slots have 2,048 bytes: it copies, or does not start.
+fn igb_in_small_slots() {
+    let lane = Lane::new(card::IGB0, card::GEN2);
+    let words = "receives frames of more than 1024 bytes in pieces";
+    let daemon = Daemon::spawn(&lane.inside, &lane.config("mode = \"zero-copy\"", None));
+    let ended = daemon.wait(LIMIT);
+    assert_eq!(ended.code, Some(3), "{}", ended.stderr);
+    // An older driver has none at all, and says so first.
+    let line = ended.stderr.lines().last().unwrap_or_default();
+    assert!(line.contains(words) || line.contains("no zero-copy"), "{}", ended.stderr);
+    let daemon = lane.start("", None);
+    assert!(daemon.stderr().contains(words), "{}", daemon.stderr());
+    assert_eq!(daemon::port(&daemon.stats(), "up").mode, "copy");
+    let pktgen = Pktgen { count: 500, length: 1514, rate: 1_000, ..Pktgen::default() };
+    let listening = Listening::start(&lane.inside, "lc0");
+    pktgen.send(&lane);
+    daemon.stats_when(LIMIT, |stats| all_through(stats, 500));
+    listening.wait_for(500, LIMIT);
+    pktgen.assert_all(&lane, &listening.finish(), 0);
+}
+
+/// A card takes frames that are for others, unless it is told not to, and only while the daemon runs.
+fn for_others() {
+    let lane = Lane::new(card::NIC0, card::GEN0);
+    let promiscuity = || {
+        let shown = lane.inside.ip(&["-d", "-j", "link", "show", lane.nic.name]);
+        let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
+        shown[0]["promiscuity"].as_u64()
+    };
+    // Their address is nobody's here.
+    let sent = frames::mixed(100, 1514);
+    for (line, arrived) in [("", 100), ("promiscuous = false", 0)] {
+        let daemon = lane.start(line, None);
+        assert_eq!(promiscuity(), Some(u64::from(arrived > 0)));
+        lane.sender().send(&sent);
+        Pktgen { count: 50, ..Pktgen::default() }.send(&lane);
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "lc0").tx.frames == arrived + 50);
+        daemon.stop().explained();
+        assert_eq!(promiscuity(), Some(0));
     }
 }

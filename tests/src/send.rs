@@ -13,7 +13,13 @@ use std::{
 use control::link::netns::{NetNs, in_netns};
 use nix::{
     net::if_::if_nametoindex,
-    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, send, socket},
+    sys::{
+        socket::{
+            AddressFamily, MsgFlags, SockFlag, SockType, send, setsockopt, socket,
+            sockopt::SendTimeout,
+        },
+        time::{TimeVal, TimeValLike},
+    },
 };
 
 use crate::Netns;
@@ -71,6 +77,9 @@ pub struct Load {
 impl Load {
     /// Starts to send as fast as the interface takes it.
     pub fn start(sender: Sender, frames: Vec<Vec<u8>>) -> Self {
+        // A card whose line holds frames back, because nobody is at its end, keeps none of its senders for ever.
+        let patience = TimeVal::milliseconds(200);
+        setsockopt(&sender.socket, SendTimeout, &patience).expect("a timeout");
         let (ending, sent) = (
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicU64::new(0)),

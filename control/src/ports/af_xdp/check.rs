@@ -30,6 +30,26 @@ pub(super) fn may_be_zero_copy(xdp: &AfXdp, port: &PlannedPort) -> bool {
         && driver.is_none_or(|driver| !NO_ZERO_COPY.contains(&driver))
 }
 
+/// The longest frame that a driver receives whole without copies, where that is less than a slot holds. A longer one it hands
+/// to the program and the socket in pieces, each as if it were a frame: the second would be judged by what is in its middle.
+/// igb's card is told the length of buffers in KiB, rounded down (E1000_SRRCTL_BSIZEPKT_SHIFT in igb_setup_srrctl), and its
+/// driver does not look whether a descriptor is a frame's last (igb_clean_rx_irq_zc).
+fn whole_without_copies(driver: &str, slot_size: u32) -> Option<u32> {
+    (driver == "igb").then(|| room(slot_size) / 1024 * 1024)
+}
+
+/// Why zero-copy is not to be had from a driver with this MTU, and what mends that.
+pub(super) fn in_pieces(driver: &str, mtu: u32, slot_size: u32) -> Option<String> {
+    let whole = whole_without_copies(driver, slot_size).filter(|&whole| mtu + HEADER > whole)?;
+    let larger = match whole_without_copies(driver, 4096) {
+        Some(room) if slot_size < 4096 && mtu + HEADER <= room => "slot_size = 4096",
+        _ => "a lower mtu",
+    };
+    Some(format!(
+        "in zero-copy mode {driver} receives frames of more than {whole} bytes in pieces, with slots of {slot_size} bytes and mtu {mtu}; {larger} mends that"
+    ))
+}
+
 /// Finds the interface and its queues, and says what stands against taking it.
 pub(super) fn inspect(xdp: &AfXdp, port: &PlannedPort, site: &mut Site<'_>) -> Found {
     let name = xdp.interface.as_str();
@@ -142,6 +162,20 @@ fn foreign_program(xdp: &AfXdp, link: &Link, site: &mut Site<'_>) -> Option<Fore
 /// The longest frame that one slot holds.
 pub(super) fn room(slot_size: u32) -> u32 {
     slot_size - HEADROOM
+}
+
+/// Says when zero-copy is not to be had, or not yet, where it is wanted.
+pub(super) fn copies(xdp: &AfXdp, port: &PlannedPort, slot_size: u32) -> Option<String> {
+    let link = port.link.as_ref()?;
+    if !(port.source && may_be_zero_copy(xdp, port)) {
+        return None;
+    }
+    let why = in_pieces(&link.driver, link.mtu, slot_size)?;
+    let so = match *xdp.mode {
+        XdpMode::ZeroCopy => "will not start",
+        _ => "copies",
+    };
+    Some(format!("port {:?}: {} {so}: {why}", port.name, *xdp.interface))
 }
 
 /// Says when frames may come that one slot does not hold.

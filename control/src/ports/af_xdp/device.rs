@@ -2,6 +2,7 @@
 //! interface may go down, away and come back; then everything is made anew.
 
 use std::{
+    os::fd::OwnedFd,
     thread,
     time::{Duration, Instant},
 };
@@ -9,7 +10,7 @@ use std::{
 use dataplane::{
     frame::{Arena, Backing, HugePages},
     port::{
-        Port,
+        Port, af_packet,
         af_xdp::{
             AfXdpOptions, AfXdpPort, BindMode, Granted, OpenError, OpenQueue, QueueOptions, open,
         },
@@ -30,7 +31,7 @@ use crate::{
     link::{
         monitor::{Change, LinkEvent},
         netlink::{Link, Netlink},
-        netns::{NetNs, on_core_in_netns},
+        netns::{NetNs, in_netns, on_core_in_netns},
         offloads::{self, OffloadChoice, OffloadGuard},
     },
     ports::{Device, Seat, Turn},
@@ -64,10 +65,14 @@ pub(super) struct XdpDevice {
     hugepages: HugePages,
     /// How often a part was not free since the link came back.
     waited: u32,
+    /// The driver's name, where that is known.
+    driver: String,
     /// Whether the driver may grant zero-copy, as far as one knows before it is asked.
     may_be_zero_copy: bool,
     /// While the interface is there; for a port that is no source, while it transmits without copies.
     program: Option<XdpProgram>,
+    /// While it is open, the interface takes frames that are for others.
+    promiscuous: Option<OwnedFd>,
     /// What was changed on the interface and its peer, to be put back.
     offloads: Vec<OffloadGuard>,
     ifindex: Option<u32>,
@@ -105,7 +110,7 @@ impl XdpDevice {
             options: QueueOptions {
                 interface: config.interface.value.clone(),
                 queue: 0,
-                mode: bind_mode(config),
+                mode: BindMode::Copy,
                 transmits: port.sink,
                 multi_buffer: false,
             },
@@ -113,8 +118,10 @@ impl XdpDevice {
             slot_size: plan.slot_size,
             hugepages: plan.hugepages.into(),
             waited: 0,
+            driver: port.link.as_ref().map(|link| link.driver.clone()).unwrap_or_default(),
             may_be_zero_copy: check::may_be_zero_copy(config, port),
             program: None,
+            promiscuous: None,
             offloads: Vec::new(),
             mtu: None,
             asked_multi_buffer: false,
@@ -218,21 +225,48 @@ impl XdpDevice {
             unclaimed: Unclaimed::Pass,
         };
         match XdpProgram::attach(&self.ns, &self.interface, &options) {
-            Ok(program) => {
-                self.program = Some(program);
-                self.options.mode = bind_mode(&self.config);
-            }
+            Ok(program) => self.program = Some(program),
             Err(e) if self.config.mode.value == XdpMode::ZeroCopy => return Err(self.fail(&e)),
             // Then it copies.
-            Err(e) => {
-                self.options.mode = BindMode::Copy;
-                self.notes.push(format!(
-                    "{}: transmits with a copy, because zero-copy takes an XDP program: {e}",
-                    self.interface
-                ));
-            }
+            Err(e) => self.notes.push(format!(
+                "{}: transmits with a copy, because zero-copy takes an XDP program: {e}",
+                self.interface
+            )),
         }
         Ok(())
+    }
+
+    /// How to bind. Zero-copy is left to the driver unless it is known that frames would not come or go whole.
+    fn bind_mode(&mut self, mtu: u32) -> Result<BindMode, StartError> {
+        let asked = self.config.mode.value;
+        if matches!(asked, XdpMode::Copy | XdpMode::Skb) || !self.may_be_zero_copy {
+            return Ok(BindMode::Copy);
+        }
+        if self.source
+            && let Some(why) = check::in_pieces(&self.driver, mtu, self.slot_size)
+        {
+            if asked == XdpMode::ZeroCopy {
+                return Err(self.fail(&format!("{}: {why}", self.interface)));
+            }
+            self.notes.push(format!("{}: copies, because {why}", self.interface));
+            return Ok(BindMode::Copy);
+        }
+        Ok(match (asked, &self.program) {
+            (XdpMode::ZeroCopy, _) => BindMode::ZeroCopy,
+            (_, Some(program)) if program.mode() == Attached::Native => BindMode::Auto,
+            _ => BindMode::Copy,
+        })
+    }
+
+    /// Has the interface take frames that are for others: a bridge's, or a mirrored port's. A card filters by address
+    /// before any program sees a frame.
+    fn take_all(&self, ifindex: u32) -> Result<Option<OwnedFd>, StartError> {
+        if !self.config.promiscuous {
+            return Ok(None);
+        }
+        let socket = in_netns(&self.ns, || af_packet::promiscuous(ifindex)).map_err(|e| self.fail(&e))?;
+        let failed = |e| self.fail(&format!("cannot make {} promiscuous: {e}", self.interface));
+        socket.map(Some).map_err(failed)
     }
 
     fn settle_offloads(&mut self) -> Result<(), StartError> {
@@ -303,14 +337,6 @@ impl XdpDevice {
     }
 }
 
-fn bind_mode(config: &AfXdp) -> BindMode {
-    match config.mode.value {
-        XdpMode::Auto => BindMode::Auto,
-        XdpMode::ZeroCopy => BindMode::ZeroCopy,
-        XdpMode::Copy | XdpMode::Skb => BindMode::Copy,
-    }
-}
-
 fn add(to: &mut QueueCounters, from: Option<QueueCounters>) {
     if let Some(from) = from {
         to.no_socket += from.no_socket;
@@ -329,9 +355,7 @@ impl Device for XdpDevice {
         let queue = seat.queue;
         self.granted = Some((opened.granted(), opened.backing()));
         if !self.source && opened.granted() == Granted::Copy {
-            // Bound again while the interface stays, it is not to be without a program and without copies.
             self.forget_program();
-            self.options.mode = BindMode::Copy;
         }
         if let Some(program) = self.program.as_mut().filter(|_| self.source) {
             let delivery = match opened.granted() {
@@ -378,6 +402,7 @@ impl Device for XdpDevice {
             Change::Gone if ours => {
                 self.forget_program();
                 self.offloads.clear();
+                self.promiscuous = None;
                 self.waited = 0;
                 self.ifindex = None;
                 self.granted = None;
@@ -397,9 +422,11 @@ impl Device for XdpDevice {
             _ if (ours || named) && !self.up && event.up => Turn::Up,
             _ if ours && self.up && self.mtu != Some(event.mtu) => {
                 let several = event.mtu + HEADER > room(self.slot_size);
+                let in_pieces = |mtu| check::in_pieces(&self.driver, mtu, self.slot_size).is_some();
+                let whole = self.mtu.map(in_pieces) == Some(in_pieces(event.mtu));
                 self.mtu = Some(event.mtu);
                 // Sockets know how long a frame may be that they send, and whether one may take several slots.
-                if self.sink || several != self.asked_multi_buffer {
+                if self.sink || several != self.asked_multi_buffer || !whole {
                     Turn::Anew(format!("{} has mtu {} now", event.name, event.mtu))
                 } else {
                     Turn::None
@@ -421,6 +448,7 @@ impl Device for XdpDevice {
                 // Only what arrives can be hidden or merged; and which offloads do that depends on
                 // where the program runs.
                 self.settle_offloads()?;
+                self.promiscuous = self.take_all(link.ifindex)?;
             } else if self.may_be_zero_copy {
                 self.accompany()?;
             }
@@ -432,6 +460,7 @@ impl Device for XdpDevice {
         self.mtu = Some(link.mtu);
         self.asked_multi_buffer = link.mtu + HEADER > room(self.slot_size);
         self.multi_buffer = self.asked_multi_buffer;
+        self.options.mode = self.bind_mode(link.mtu)?;
         if !link.up && !self.had_carrier {
             self.notes.push(format!(
                 "{} has no carrier; it is taken up when it has one",

@@ -43,6 +43,8 @@ pub struct AfXdp {
     pub checksums: Checksums,
     /// What is done about offloads that hide or merge frames.
     pub offloads: Offloads,
+    /// Have the interface take frames that are for others, too; only of a source.
+    pub promiscuous: bool,
     /// Take the interface, or send there, although the host uses it.
     pub force: bool,
     /// Queue `i` is polled by `cores[i % cores.len()]`; `None` spreads queues over all workers.
@@ -105,6 +107,7 @@ impl AfXdp {
         let mode = table.take_at("mode", |v| v.choice(XdpMode::ALL, &[]));
         let checksums = table.take("checksums", |v| v.choice(Checksums::ALL, &[]));
         let offloads = table.take("offloads", |v| v.choice(Offloads::ALL, &[]));
+        let promiscuous = table.take("promiscuous", |v| v.boolean());
         let force = table.take("force", |v| v.boolean());
         // Whatever else a port may come to claim has no name yet.
         table.take("claim", |v| {
@@ -120,6 +123,7 @@ impl AfXdp {
             mode: mode.unwrap_or_default(),
             checksums: checksums.unwrap_or_default(),
             offloads: offloads.unwrap_or_default(),
+            promiscuous: promiscuous.unwrap_or(true),
             force: force.unwrap_or(false),
             cores,
         })
@@ -163,8 +167,9 @@ impl Kind for AfXdp {
 
     fn cautions(&self, port: &PlannedPort, around: &Around<'_>) -> Vec<String> {
         let fit = check::frames_fit(self, port, around.slot_size);
+        let copies = check::copies(self, port, around.slot_size);
         let steering = steering::cautions(self, port, around.cores);
-        fit.into_iter().chain(steering).collect()
+        fit.into_iter().chain(copies).chain(steering).collect()
     }
 
     fn describe(&self, port: &PlannedPort) -> String {
@@ -186,7 +191,7 @@ impl Kind for AfXdp {
             None => "not inspected".to_owned(),
         };
         format!(
-            "af_xdp on {}{netns}, {} {}, mode {}, checksums {}, offloads {} ({link})",
+            "af_xdp on {}{netns}, {} {}, mode {}, checksums {}, offloads {}{} ({link})",
             *self.interface,
             if port.queues.len() == 1 {
                 "queue"
@@ -196,7 +201,8 @@ impl Kind for AfXdp {
             CoreList(numbers),
             *self.mode,
             self.checksums,
-            self.offloads
+            self.offloads,
+            if self.promiscuous { "" } else { ", only frames for its own address" },
         )
     }
 

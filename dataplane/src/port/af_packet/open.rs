@@ -106,17 +106,11 @@ pub fn open(options: &SocketOptions<'_>) -> Result<(PacketSocket, Ring), OpenErr
         }
     };
     let no_hint = |_| "";
-    // SAFETY: a call without pointers. Protocol 0: no frame comes before it is bound.
-    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(fail("open a packet socket", |errno| match errno {
-            libc::EPERM => "; it needs CAP_NET_RAW: run with sudo",
-            libc::EAFNOSUPPORT => "; the kernel has no packet sockets (CONFIG_PACKET)",
-            _ => "",
-        })(io::Error::last_os_error()));
-    }
-    // SAFETY: it is open and nobody else's.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    let fd = deaf_socket().map_err(fail("open a packet socket", |errno| match errno {
+        libc::EPERM => "; it needs CAP_NET_RAW: run with sudo",
+        libc::EAFNOSUPPORT => "; the kernel has no packet sockets (CONFIG_PACKET)",
+        _ => "",
+    }))?;
     let_in(fd.as_fd(), options.filter).map_err(fail("filter its frames", no_hint))?;
     let ring = make_ring(&fd, options.ring).map_err(fail(
         "have a ring for its frames",
@@ -142,13 +136,7 @@ pub fn open(options: &SocketOptions<'_>) -> Result<(PacketSocket, Ring), OpenErr
         },
     ))?;
     if options.promiscuous {
-        let all = libc::packet_mreq {
-            mr_ifindex: options.ifindex.unwrap_or(0).cast_signed(),
-            mr_type: libc::PACKET_MR_PROMISC as u16,
-            mr_alen: 0,
-            mr_address: [0; 8],
-        };
-        set(&fd, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &all)
+        take_all(&fd, options.ifindex.unwrap_or(0))
             .map_err(fail("make it promiscuous", no_hint))?;
     }
     let socket = PacketSocket {
@@ -157,6 +145,41 @@ pub fn open(options: &SocketOptions<'_>) -> Result<(PacketSocket, Ring), OpenErr
         counted: Cell::default(),
     };
     Ok((socket, ring))
+}
+
+/// A packet socket that receives nothing before it is bound: protocol 0 is none.
+fn deaf_socket() -> io::Result<OwnedFd> {
+    // SAFETY: a call without pointers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it is open and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has an interface take frames that are for others, for as long as the socket is open (packet(7),
+/// PACKET_MR_PROMISC).
+fn take_all(socket: &OwnedFd, ifindex: u32) -> io::Result<()> {
+    let all = libc::packet_mreq {
+        mr_ifindex: ifindex.cast_signed(),
+        mr_type: libc::PACKET_MR_PROMISC as u16,
+        mr_alen: 0,
+        mr_address: [0; 8],
+    };
+    set(socket, libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &all)
+}
+
+/// Has an interface of the calling thread's namespace take frames that are for others, until what is answered is
+/// closed, however that comes about. No frame is received by it.
+///
+/// # Errors
+///
+/// Without CAP_NET_RAW, or without the interface.
+pub fn promiscuous(ifindex: u32) -> io::Result<OwnedFd> {
+    let socket = deaf_socket()?;
+    take_all(&socket, ifindex)?;
+    Ok(socket)
 }
 
 impl PacketSocket {

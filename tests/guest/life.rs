@@ -1,0 +1,370 @@
+//! What a network card goes through while the dataplane runs on it: links that flap, another MTU, the card taken out and
+//! put in again, SIGKILL, and starts and ends without number. After each, frames arrive and the counters explain all.
+
+use std::{
+    fs,
+    process::ExitCode,
+    thread,
+    time::{Duration, Instant},
+};
+
+use control::stats::Stats;
+use nix::sys::signal::Signal;
+use tests::{
+    Daemon, Need, Netns, Theme, Tool,
+    bench::in_flight,
+    capture::{self, Listening},
+    daemon, frames,
+    guest::{Lane, card, fact, host},
+    process::run,
+    send::{Load, Sender},
+    wait_until,
+};
+
+const VIRTIO: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Tool("tcpdump")];
+const TWO: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Card(card::NIC1), Need::Tool("tcpdump")];
+const BPF: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Tool("bpftool")];
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// Starts and ends of one test.
+const CYCLES: usize = 200;
+
+fn main() -> ExitCode {
+    let mut theme = Theme::new();
+    theme.test("link_flaps_under_load", VIRTIO, || flaps(|lane, up| {
+        let state = if up { "up" } else { "down" };
+        lane.inside.ip(&["link", "set", lane.nic.name, state]);
+    }));
+    theme.test("cable_flaps_under_load", VIRTIO, || flaps(|lane, up| host::cable(lane.nic, up)));
+    theme.test("mtu_changes_under_load", VIRTIO, mtu);
+    theme.test("unplugged_and_plugged_in", VIRTIO, unplugged);
+    theme.test("a_card_and_a_veth_on_one_worker", VIRTIO, beside_a_veth);
+    theme.test("two_daemons_on_two_cards", TWO, two_daemons);
+    theme.test("sigkill_under_load", VIRTIO, sigkill);
+    theme.test("huge_pages", VIRTIO, huge_pages);
+    theme.test("little_memory", VIRTIO, little_memory);
+    theme.test("two_hundred_starts_and_ends", BPF, cycles);
+    theme.run()
+}
+
+fn lane() -> Lane {
+    Lane::new(card::NIC0, card::GEN0)
+}
+
+fn load(sender: Sender) -> Load {
+    Load::start(sender, frames::mixed(100, 1514))
+}
+
+fn is_up(daemon: &Daemon, port: &str, up: bool) -> Stats {
+    daemon.stats_when(LIMIT, |stats| daemon::port(stats, port).up == up)
+}
+
+/// Sends frames, and waits until port `port` has received them and lc0 has written them.
+fn arrive(daemon: &Daemon, sender: &Sender, port: &str, sent: &[Vec<u8>]) {
+    let counts = |stats: &Stats| (daemon::port(stats, port).rx.forwarded, daemon::port(stats, "lc0").tx.frames);
+    // Whatever was on its way before has come.
+    let settled = daemon.stats_when(LIMIT, |stats| in_flight(stats) == 0);
+    let (received, written) = counts(&settled);
+    sender.send(sent);
+    let count = sent.len() as u64;
+    let stats = daemon.stats_when(LIMIT, |stats| counts(stats) == (received + count, written + count));
+    daemon::assert_explained(&stats);
+}
+
+/// The mode that a port was granted when it was up the first time.
+fn granted(daemon: &Daemon, port: &str) -> String {
+    daemon::port(&is_up(daemon, port, true), port).mode.clone()
+}
+
+fn flaps(set: impl Fn(&Lane, bool)) {
+    let lane = lane();
+    let daemon = lane.start("", None);
+    let mode = granted(&daemon, "up");
+    for _ in 0..3 {
+        let load = load(lane.sender());
+        let before = daemon::port(&daemon.stats(), "up").rx.frames;
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > before + 200);
+        set(&lane, false);
+        is_up(&daemon, "up", false);
+        set(&lane, true);
+        let stats = is_up(&daemon, "up", true);
+        daemon::assert_explained(&stats);
+        assert_eq!(daemon::port(&stats, "up").mode, mode);
+        load.stop();
+        settle(&daemon);
+    }
+    arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
+    daemon.stop().explained();
+}
+
+/// Waits until nothing more comes.
+fn settle(daemon: &Daemon) {
+    let mut before = u64::MAX;
+    daemon.stats_when(LIMIT, |stats| {
+        thread::sleep(Duration::from_millis(200));
+        let now = daemon::port(stats, "up").rx.frames;
+        std::mem::replace(&mut before, now) == now && in_flight(stats) == 0
+    });
+}
+
+/// Frames of the new length arrive whole, or are counted where the kernel has no AF_XDP with several buffers.
+fn mtu() {
+    let lane = lane();
+    let daemon = lane.start("", None);
+    let load = load(lane.sender());
+    daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > 200);
+    for mtu in [9000, 1400, 1500] {
+        lane.outside.ip(&["link", "set", lane.sender.name, "mtu", &mtu.to_string()]);
+        lane.inside.ip(&["link", "set", lane.nic.name, "mtu", &mtu.to_string()]);
+        let known = wait_until(LIMIT, || daemon.dpctl_ok(&["ports", "--json"]).contains(&format!("\"mtu\": {mtu},")));
+        assert!(known, "mtu {mtu}: {}", daemon.dpctl_ok(&["ports", "--json"]));
+        let stats = is_up(&daemon, "up", true);
+        daemon::assert_explained(&stats);
+        let before = daemon::port(&stats, "up").rx.frames;
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > before + 200);
+    }
+    load.stop();
+    settle(&daemon);
+    let listening = Listening::start(&lane.inside, "lc0");
+    let sent = frames::mixed(200, 1514);
+    arrive(&daemon, &lane.sender(), "up", &sent);
+    listening.wait_for(sent.len(), LIMIT);
+    capture::assert_same(&listening.finish(), &sent);
+    daemon.stop().explained();
+}
+
+fn unplugged() {
+    let lane = lane();
+    let daemon = lane.start("", None);
+    let mode = granted(&daemon, "up");
+    for _ in 0..3 {
+        let load = load(lane.sender());
+        let before = daemon::port(&daemon.stats(), "up").rx.frames;
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > before + 200);
+        lane.unplug();
+        let stats = is_up(&daemon, "up", false);
+        daemon::assert_explained(&stats);
+        load.stop();
+        lane.plug();
+        assert_eq!(daemon::port(&is_up(&daemon, "up", true), "up").mode, mode);
+        arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
+    }
+    daemon.stop().explained();
+    fact("network card taken out and put in again", "yes");
+}
+
+/// The card's mode is its own, whatever is beside it; the veth does not notice that the card goes.
+fn beside_a_veth() {
+    let lane = lane();
+    lane.inside.veth("up1", &lane.outside, "out1");
+    let config = format!(
+        "[ports.other]\nkind = \"af_xdp\"\ninterface = \"up1\"\n\
+         [ports.up]\nkind = \"af_xdp\"\ninterface = \"{}\"\n[ports.lc0]\nkind = \"tap\"\n\
+         [[pipelines]]\nfrom = [\"up\", \"other\"]\nto = [\"lc0\"]\n",
+        lane.nic.name
+    );
+    let daemon = Daemon::start(&lane.inside, &config);
+    let mode = granted(&daemon, "up");
+    assert_eq!(granted(&daemon, "other"), "copy");
+    let veth = Sender::open(&lane.outside, "out1");
+    let sent = frames::mixed(200, 1514);
+    arrive(&daemon, &lane.sender(), "up", &sent);
+    arrive(&daemon, &veth, "other", &sent);
+    lane.unplug();
+    is_up(&daemon, "up", false);
+    arrive(&daemon, &veth, "other", &sent);
+    lane.plug();
+    let stats = is_up(&daemon, "up", true);
+    assert_eq!(daemon::port(&stats, "up").mode, mode);
+    assert_eq!(daemon::port(&stats, "other").mode, "copy");
+    arrive(&daemon, &lane.sender(), "up", &sent);
+    arrive(&daemon, &veth, "other", &sent);
+    daemon.stop().explained();
+    fact("a card and a veth on one worker, each in its own mode", &format!("yes ({mode} and copy)"));
+}
+
+fn two_daemons() {
+    let lanes = [lane(), Lane::new(card::NIC1, card::GEN1)];
+    let daemons = lanes.each_ref().map(|lane| lane.start("", None));
+    let listening = lanes.each_ref().map(|lane| Listening::start(&lane.inside, "lc0"));
+    let sent = [frames::mixed(300, 1514), frames::mixed(500, 900)];
+    for (lane, sent) in lanes.iter().zip(&sent) {
+        lane.sender().send(sent);
+    }
+    for ((daemon, listening), sent) in daemons.iter().zip(listening).zip(&sent) {
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "lc0").tx.frames == sent.len() as u64);
+        listening.wait_for(sent.len(), LIMIT);
+        capture::assert_same(&listening.finish(), sent);
+    }
+    for daemon in daemons {
+        daemon.stop().explained();
+    }
+}
+
+/// Nothing of a killed daemon is left, and the next one starts as the first did.
+fn sigkill() {
+    let lane = lane();
+    let load = load(lane.sender());
+    let mut modes = Vec::new();
+    for _ in 0..5 {
+        let daemon = lane.start("", None);
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > 200);
+        modes.push(granted(&daemon, "up"));
+        daemon.signal(Signal::SIGKILL);
+        assert_eq!(daemon.wait(LIMIT).code, None);
+        let gone = wait_until(LIMIT, || {
+            !lane.inside.has_link("lc0") && !lane.inside.ip(&["-d", "link", "show", lane.nic.name]).contains("xdp")
+        });
+        assert!(gone, "something is left: {}", lane.inside.ip(&["-d", "link"]));
+    }
+    modes.dedup();
+    assert_eq!(modes.len(), 1, "{modes:?}");
+    load.stop();
+    let daemon = lane.start("", None);
+    settle(&daemon);
+    arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
+    daemon.stop().explained();
+}
+
+/// A number of /proc/meminfo.
+fn memory(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo");
+    let line = text.lines().find(|line| line.split(':').next() == Some(name));
+    let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
+    number.unwrap_or_else(|| panic!("no {name} in {text}"))
+}
+
+/// Frame memory is on huge pages where some are reserved, and given back.
+fn huge_pages() {
+    const RESERVED: &str = "/proc/sys/vm/nr_hugepages";
+    fs::write(RESERVED, "32").expect("root may");
+    let all = memory("HugePages_Free");
+    assert!(all >= 16, "no huge pages are to be had: {all}");
+    let lane = lane();
+    let preamble = |socket: &std::path::Path| {
+        format!("[engine]\ncores = \"0\"\nhugepages = \"require\"\n[control]\nsocket = \"{}\"\n", socket.display())
+    };
+    let daemon = Daemon::spawn_in(&lane.inside, daemon::folder(), &lane.config("", None), preamble).ready();
+    let mode = granted(&daemon, "up");
+    let ports = daemon.dpctl_ok(&["ports"]);
+    assert!(ports.contains("huge pages"), "{ports}");
+    arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
+    let used = all - memory("HugePages_Free");
+    // 8,192 slots of 2,048 bytes.
+    assert!(used >= 8, "{used} huge pages of 2 MiB in use");
+    daemon.stop().explained();
+    assert_eq!(memory("HugePages_Free"), all);
+    fs::write(RESERVED, "0").expect("root may");
+    fact("frame memory on huge pages", &format!("yes ({mode})"));
+}
+
+/// With hardly any memory free, frames may be dropped, each with its reason; when there is some again, all arrive. And
+/// where it is too little for the start, that is said in one line.
+fn little_memory() {
+    let lane = lane();
+    lane.inside.veth("up1", &lane.outside, "out1");
+    let config = format!(
+        "[ports.up]\nkind = \"af_xdp\"\ninterface = \"{}\"\n[ports.back]\nkind = \"af_xdp\"\ninterface = \"up1\"\n\
+         [ports.lc0]\nkind = \"tap\"\n[[pipelines]]\nfrom = [\"up\"]\nto = [\"lc0\", \"back\"]\n",
+        lane.nic.name
+    );
+    let daemon = Daemon::start(&lane.inside, &config);
+    arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
+    // All but some 40 MiB goes into files that stay in memory.
+    let folder = "/tmp/dpt-fill";
+    fs::create_dir_all(folder).expect("a folder");
+    run("mount", &["-t", "tmpfs", "-o", "size=95%", "tmpfs", folder]);
+    let fill = memory("MemAvailable").saturating_sub(40 * 1024) / 1024;
+    let filled = Tool::new("dd")
+        .args(["if=/dev/zero", &format!("of={folder}/fill"), "bs=1M", &format!("count={fill}")])
+        .limit(LIMIT)
+        .output();
+    let load = load(lane.sender());
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        daemon::assert_explained(&daemon.stats());
+        thread::sleep(Duration::from_millis(200));
+    }
+    let second = lane_less_start(&lane.outside);
+    load.stop();
+    run("umount", &[folder]);
+    assert!(filled.status.success() || !filled.stderr.is_empty());
+    assert!(second.lines().count() <= 40 && !second.contains("panicked"), "{second}");
+    settle(&daemon);
+    arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
+    daemon.stop().explained();
+}
+
+/// A daemon that wants far more memory than there is: what it says when it ends.
+fn lane_less_start(ns: &Netns) -> String {
+    let preamble = |socket: &std::path::Path| {
+        format!(
+            "[engine]\ncores = \"1\"\nhugepages = \"off\"\nslots = 524288\n[control]\nsocket = \"{}\"\n",
+            socket.display()
+        )
+    };
+    let config = "[ports.a]\nkind = \"tap\"\n[ports.b]\nkind = \"tap\"\n[[pipelines]]\nfrom = [\"a\"]\nto = [\"b\"]\n";
+    let mut daemon = Daemon::spawn_in(ns, daemon::folder(), config, preamble);
+    if daemon.ready_or_ended(LIMIT) {
+        return String::new();
+    }
+    let ended = daemon.wait(LIMIT);
+    assert!(matches!(ended.code, Some(1 | 3) | None), "{ended:?}");
+    ended.stderr
+}
+
+/// What the kernel keeps of programs and maps, files, and memory that nobody uses.
+#[derive(Debug)]
+struct Kept {
+    programs: usize,
+    maps: usize,
+    files: u64,
+    /// KiB of memory that is neither free nor to be had.
+    memory: u64,
+}
+
+impl Kept {
+    fn now() -> Self {
+        let count = |what: &str| {
+            let list = run("bpftool", &["--json", what, "list"]);
+            serde_json::from_str::<Vec<serde_json::Value>>(&list).map_or(0, |list| list.len())
+        };
+        let files = fs::read_to_string("/proc/sys/fs/file-nr").expect("/proc");
+        let files = files.split_whitespace().next().and_then(|n| n.parse().ok());
+        fs::write("/proc/sys/vm/drop_caches", "3").expect("root may");
+        Self {
+            programs: count("prog"),
+            maps: count("map"),
+            files: files.expect("a number"),
+            memory: memory("MemTotal") - memory("MemAvailable"),
+        }
+    }
+}
+
+/// 200 starts and ends, each of which moves frames: afterwards the kernel keeps no more than after the first ten.
+fn cycles() {
+    let lane = lane();
+    let config = lane.config("", None);
+    let sent = frames::mixed(10, 1514);
+    let cycle = || {
+        let daemon = Daemon::start(&lane.inside, &config);
+        lane.sender().send(&sent);
+        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "lc0").tx.frames >= 10);
+        daemon.stop().explained();
+    };
+    (0..10).for_each(|_| cycle());
+    let before = Kept::now();
+    (10..CYCLES).for_each(|_| cycle());
+    // What is given back after a grace period of RCU is given back soon.
+    let mut after = Kept::now();
+    let same = wait_until(LIMIT, || {
+        after = Kept::now();
+        after.programs <= before.programs && after.maps <= before.maps
+    });
+    assert!(same, "BPF: {before:?}, {after:?}");
+    assert!(after.files <= before.files + 32, "files: {before:?}, {after:?}");
+    // Less than a fiftieth of what one daemon has, a cycle.
+    assert!(after.memory < before.memory + 24 * 1024, "memory: {before:?}, {after:?}");
+    fact(&format!("{CYCLES} starts and ends leave nothing in the kernel"), "yes");
+}
