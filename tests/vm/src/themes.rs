@@ -137,8 +137,12 @@ pub(crate) fn run(mut guest: Guest, themes: &[Theme], filter: Option<&str>) -> R
 
 /// The guest's command.
 fn script(themes: &[Theme], filter: Option<&str>) -> String {
+    // What may not be skipped here may not be skipped there.
+    let required = std::env::var("DATAPLANE_REQUIRE").unwrap_or_default();
     let mut script = format!(
-        "#!/bin/sh\nexport DATAPLANE_BIN_DIR=/target/debug DATAPLANE_VM_FACTS=/out/{FACTS}\ncode=0\n"
+        "#!/bin/sh\nexport DATAPLANE_BIN_DIR=/target/debug DATAPLANE_VM_FACTS=/out/{FACTS}\n\
+         export DATAPLANE_REQUIRE={}\ncode=0\n",
+        quoted(&[required])
     );
     for theme in themes {
         let mut words = vec!["timeout".to_owned(), "-k".into(), "10".into(), THEME_LIMIT.to_string()];
