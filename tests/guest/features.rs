@@ -11,7 +11,12 @@ use tests::{
 };
 
 const LISTEN: &[Need] = &[Need::Root, Need::Guest, Need::Tool("tcpdump")];
-const BPF: &[Need] = &[Need::Root, Need::Guest, Need::Tool("bpftool"), Need::Tool("tc")];
+const BPF: &[Need] = &[
+    Need::Root,
+    Need::Guest,
+    Need::Tool("bpftool"),
+    Need::Tool("tc"),
+];
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -29,10 +34,18 @@ fn main() -> ExitCode {
 fn drop_on_lc0() {
     let bench = Bench::new();
     let daemon = bench.start("", None);
-    let filters = bench.inside.tool("tc").args(["filter", "show", "dev", "lc0", "ingress"]).output();
+    let filters = bench
+        .inside
+        .tool("tc")
+        .args(["filter", "show", "dev", "lc0", "ingress"])
+        .output();
     let filters = String::from_utf8_lossy(&filters.stdout).into_owned();
     // Debian 12's bpftool does not know TCX: what is no filter is that, if the host hears nothing.
-    let by = if filters.contains("bpf") { "a clsact filter" } else { "TCX" };
+    let by = if filters.contains("bpf") {
+        "a clsact filter"
+    } else {
+        "TCX"
+    };
     let dropped = || {
         let shown = bench.inside.ip(&["-s", "-j", "link", "show", "lc0"]);
         let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
@@ -70,11 +83,19 @@ fn several_slots() {
     let config = Bench::config("", None).replace("kind = \"tap\"", "kind = \"tap\"\nmtu = 9000");
     let daemon = Daemon::start(&bench.inside, &config);
     let listening = Listening::start(&bench.inside, "lc0");
-    let long: Vec<_> = (0..20).map(|number| frames::udp(number, 53, 5000)).collect();
+    let long: Vec<_> = (0..20)
+        .map(|number| frames::udp(number, 53, 5000))
+        .collect();
     let short: Vec<_> = (0..20).map(|number| frames::udp(number, 53, 500)).collect();
-    let sent: Vec<_> = long.iter().zip(&short).flat_map(|(a, b)| [a.clone(), b.clone()]).collect();
+    let sent: Vec<_> = long
+        .iter()
+        .zip(&short)
+        .flat_map(|(a, b)| [a.clone(), b.clone()])
+        .collect();
     bench.sender().send(&sent);
-    let refused = daemon.stderr().contains("has no AF_XDP with several buffers");
+    let refused = daemon
+        .stderr()
+        .contains("has no AF_XDP with several buffers");
     let expected = if refused { &short } else { &sent };
     let stats = daemon.stats_when(LIMIT, |stats| {
         daemon::port(stats, "lc0").tx.frames == expected.len() as u64 && in_flight(stats) == 0
@@ -84,7 +105,11 @@ fn several_slots() {
     listening.wait_for(expected.len(), LIMIT);
     capture::assert_same(&listening.finish(), expected);
     daemon.stop().explained();
-    let answer = if refused { "no: dropped, counted, and said" } else { "yes" };
+    let answer = if refused {
+        "no: dropped, counted, and said"
+    } else {
+        "yes"
+    };
     fact("AF_XDP frames in several slots, with a copy", answer);
 }
 
@@ -124,7 +149,9 @@ fn tap_keeps_the_order() {
     // A TAP's queue holds a thousand.
     for (chunk, number) in sent.chunks(400).zip(1_u64..) {
         sender.send(chunk);
-        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "guest").rx.frames >= 400 * number);
+        daemon.stats_when(LIMIT, |stats| {
+            daemon::port(stats, "guest").rx.frames >= 400 * number
+        });
     }
     listening.wait_for(sent.len(), LIMIT);
     capture::assert_same(&listening.finish(), &sent);

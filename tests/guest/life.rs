@@ -22,8 +22,18 @@ use tests::{
 };
 
 const VIRTIO: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Tool("tcpdump")];
-const TWO: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Card(card::NIC1), Need::Tool("tcpdump")];
-const BPF: &[Need] = &[Need::Root, Need::Card(card::NIC0), Need::Tool("bpftool")];
+const TWO: &[Need] = &[
+    Need::Root,
+    Need::Card(card::NIC0),
+    Need::Card(card::NIC1),
+    Need::Tool("tcpdump"),
+];
+const BPF: &[Need] = &[
+    Need::Root,
+    Need::Card(card::NIC0),
+    Need::Card(card::NIC1),
+    Need::Tool("bpftool"),
+];
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -32,11 +42,15 @@ const CYCLES: usize = 200;
 
 fn main() -> ExitCode {
     let mut theme = Theme::new();
-    theme.test("link_flaps_under_load", VIRTIO, || flaps(|lane, up| {
-        let state = if up { "up" } else { "down" };
-        lane.inside.ip(&["link", "set", lane.nic.name, state]);
-    }));
-    theme.test("cable_flaps_under_load", VIRTIO, || flaps(|lane, up| host::cable(lane.nic, up)));
+    theme.test("link_flaps_under_load", VIRTIO, || {
+        flaps(|lane, up| {
+            let state = if up { "up" } else { "down" };
+            lane.inside.ip(&["link", "set", lane.nic.name, state]);
+        })
+    });
+    theme.test("cable_flaps_under_load", VIRTIO, || {
+        flaps(|lane, up| host::cable(lane.nic, up))
+    });
     theme.test("mtu_changes_under_load", VIRTIO, mtu);
     theme.test("unplugged_and_plugged_in", VIRTIO, unplugged);
     theme.test("a_card_and_a_veth_on_one_worker", VIRTIO, beside_a_veth);
@@ -62,13 +76,20 @@ fn is_up(daemon: &Daemon, port: &str, up: bool) -> Stats {
 
 /// Sends frames, and waits until port `port` has received them and lc0 has written them.
 fn arrive(daemon: &Daemon, sender: &Sender, port: &str, sent: &[Vec<u8>]) {
-    let counts = |stats: &Stats| (daemon::port(stats, port).rx.forwarded, daemon::port(stats, "lc0").tx.frames);
+    let counts = |stats: &Stats| {
+        (
+            daemon::port(stats, port).rx.forwarded,
+            daemon::port(stats, "lc0").tx.frames,
+        )
+    };
     // Whatever was on its way before has come.
     let settled = daemon.stats_when(LIMIT, |stats| in_flight(stats) == 0);
     let (received, written) = counts(&settled);
     sender.send(sent);
     let count = sent.len() as u64;
-    let stats = daemon.stats_when(LIMIT, |stats| counts(stats) == (received + count, written + count));
+    let stats = daemon.stats_when(LIMIT, |stats| {
+        counts(stats) == (received + count, written + count)
+    });
     daemon::assert_explained(&stats);
 }
 
@@ -84,7 +105,9 @@ fn flaps(set: impl Fn(&Lane, bool)) {
     for _ in 0..3 {
         let load = load(lane.sender());
         let before = daemon::port(&daemon.stats(), "up").rx.frames;
-        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > before + 200);
+        daemon.stats_when(LIMIT, |stats| {
+            daemon::port(stats, "up").rx.frames > before + 200
+        });
         set(&lane, false);
         is_up(&daemon, "up", false);
         set(&lane, true);
@@ -115,14 +138,26 @@ fn mtu() {
     let load = load(lane.sender());
     daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > 200);
     for mtu in [9000, 1400, 1500] {
-        lane.outside.ip(&["link", "set", lane.sender.name, "mtu", &mtu.to_string()]);
-        lane.inside.ip(&["link", "set", lane.nic.name, "mtu", &mtu.to_string()]);
-        let known = wait_until(LIMIT, || daemon.dpctl_ok(&["ports", "--json"]).contains(&format!("\"mtu\": {mtu},")));
-        assert!(known, "mtu {mtu}: {}", daemon.dpctl_ok(&["ports", "--json"]));
+        lane.outside
+            .ip(&["link", "set", lane.sender.name, "mtu", &mtu.to_string()]);
+        lane.inside
+            .ip(&["link", "set", lane.nic.name, "mtu", &mtu.to_string()]);
+        let known = wait_until(LIMIT, || {
+            daemon
+                .dpctl_ok(&["ports", "--json"])
+                .contains(&format!("\"mtu\": {mtu},"))
+        });
+        assert!(
+            known,
+            "mtu {mtu}: {}",
+            daemon.dpctl_ok(&["ports", "--json"])
+        );
         let stats = is_up(&daemon, "up", true);
         daemon::assert_explained(&stats);
         let before = daemon::port(&stats, "up").rx.frames;
-        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > before + 200);
+        daemon.stats_when(LIMIT, |stats| {
+            daemon::port(stats, "up").rx.frames > before + 200
+        });
     }
     load.stop();
     settle(&daemon);
@@ -141,7 +176,9 @@ fn unplugged() {
     for _ in 0..3 {
         let load = load(lane.sender());
         let before = daemon::port(&daemon.stats(), "up").rx.frames;
-        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "up").rx.frames > before + 200);
+        daemon.stats_when(LIMIT, |stats| {
+            daemon::port(stats, "up").rx.frames > before + 200
+        });
         lane.unplug();
         let stats = is_up(&daemon, "up", false);
         daemon::assert_explained(&stats);
@@ -181,19 +218,26 @@ fn beside_a_veth() {
     arrive(&daemon, &lane.sender(), "up", &sent);
     arrive(&daemon, &veth, "other", &sent);
     daemon.stop().explained();
-    fact("a card and a veth on one worker, each in its own mode", &format!("yes ({mode} and copy)"));
+    fact(
+        "a card and a veth on one worker, each in its own mode",
+        &format!("yes ({mode} and copy)"),
+    );
 }
 
 fn two_daemons() {
     let lanes = [lane(), Lane::new(card::NIC1, card::GEN1)];
     let daemons = lanes.each_ref().map(|lane| lane.start("", None));
-    let listening = lanes.each_ref().map(|lane| Listening::start(&lane.inside, "lc0"));
+    let listening = lanes
+        .each_ref()
+        .map(|lane| Listening::start(&lane.inside, "lc0"));
     let sent = [frames::mixed(300, 1514), frames::mixed(500, 900)];
     for (lane, sent) in lanes.iter().zip(&sent) {
         lane.sender().send(sent);
     }
     for ((daemon, listening), sent) in daemons.iter().zip(listening).zip(&sent) {
-        daemon.stats_when(LIMIT, |stats| daemon::port(stats, "lc0").tx.frames == sent.len() as u64);
+        daemon.stats_when(LIMIT, |stats| {
+            daemon::port(stats, "lc0").tx.frames == sent.len() as u64
+        });
         listening.wait_for(sent.len(), LIMIT);
         capture::assert_same(&listening.finish(), sent);
     }
@@ -214,9 +258,17 @@ fn sigkill() {
         daemon.signal(Signal::SIGKILL);
         assert_eq!(daemon.wait(LIMIT).code, None);
         let gone = wait_until(LIMIT, || {
-            !lane.inside.has_link("lc0") && !lane.inside.ip(&["-d", "link", "show", lane.nic.name]).contains("xdp")
+            !lane.inside.has_link("lc0")
+                && !lane
+                    .inside
+                    .ip(&["-d", "link", "show", lane.nic.name])
+                    .contains("xdp")
         });
-        assert!(gone, "something is left: {}", lane.inside.ip(&["-d", "link"]));
+        assert!(
+            gone,
+            "something is left: {}",
+            lane.inside.ip(&["-d", "link"])
+        );
     }
     modes.dedup();
     assert_eq!(modes.len(), 1, "{modes:?}");
@@ -230,7 +282,9 @@ fn sigkill() {
 /// A number of /proc/meminfo.
 fn memory(name: &str) -> u64 {
     let text = fs::read_to_string("/proc/meminfo").expect("/proc/meminfo");
-    let line = text.lines().find(|line| line.split(':').next() == Some(name));
+    let line = text
+        .lines()
+        .find(|line| line.split(':').next() == Some(name));
     let number = line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok());
     number.unwrap_or_else(|| panic!("no {name} in {text}"))
 }
@@ -243,9 +297,18 @@ fn huge_pages() {
     assert!(all >= 16, "no huge pages are to be had: {all}");
     let lane = lane();
     let preamble = |socket: &std::path::Path| {
-        format!("[engine]\ncores = \"0\"\nhugepages = \"require\"\n[control]\nsocket = \"{}\"\n", socket.display())
+        format!(
+            "[engine]\ncores = \"0\"\nhugepages = \"require\"\n[control]\nsocket = \"{}\"\n",
+            socket.display()
+        )
     };
-    let daemon = Daemon::spawn_in(&lane.inside, daemon::folder(), &lane.config("", None), preamble).ready();
+    let daemon = Daemon::spawn_in(
+        &lane.inside,
+        daemon::folder(),
+        &lane.config("", None),
+        preamble,
+    )
+    .ready();
     let mode = granted(&daemon, "up");
     let ports = daemon.dpctl_ok(&["ports"]);
     assert!(ports.contains("huge pages"), "{ports}");
@@ -277,7 +340,12 @@ fn little_memory() {
     run("mount", &["-t", "tmpfs", "-o", "size=95%", "tmpfs", folder]);
     let fill = memory("MemAvailable").saturating_sub(40 * 1024) / 1024;
     let filled = Tool::new("dd")
-        .args(["if=/dev/zero", &format!("of={folder}/fill"), "bs=1M", &format!("count={fill}")])
+        .args([
+            "if=/dev/zero",
+            &format!("of={folder}/fill"),
+            "bs=1M",
+            &format!("count={fill}"),
+        ])
         .limit(LIMIT)
         .output();
     let load = load(lane.sender());
@@ -290,7 +358,10 @@ fn little_memory() {
     load.stop();
     run("umount", &[folder]);
     assert!(filled.status.success() || !filled.stderr.is_empty());
-    assert!(second.lines().count() <= 40 && !second.contains("panicked"), "{second}");
+    assert!(
+        second.lines().count() <= 40 && !second.contains("panicked"),
+        "{second}"
+    );
     settle(&daemon);
     arrive(&daemon, &lane.sender(), "up", &frames::mixed(200, 1514));
     daemon.stop().explained();
@@ -342,20 +413,28 @@ impl Kept {
     }
 }
 
-/// 200 starts and ends, each of which moves frames: afterwards the kernel keeps no more than after the first ten.
+/// 200 starts and ends on two cards at a time, each of which moves frames: afterwards the kernel keeps no more than after
+/// the first twenty.
 fn cycles() {
-    let lane = lane();
-    let config = lane.config("", None);
+    let lanes = [lane(), Lane::new(card::NIC1, card::GEN1)];
     let sent = frames::mixed(10, 1514);
-    let cycle = || {
-        let daemon = Daemon::start(&lane.inside, &config);
+    let cycle = |lane: &Lane| {
+        let daemon = Daemon::start(&lane.inside, &lane.config("", None));
         lane.sender().send(&sent);
         daemon.stats_when(LIMIT, |stats| daemon::port(stats, "lc0").tx.frames >= 10);
         daemon.stop().explained();
     };
-    (0..10).for_each(|_| cycle());
+    let cycles = |count: usize| {
+        thread::scope(|scope| {
+            for lane in &lanes {
+                let cycle = &cycle;
+                scope.spawn(move || (0..count).for_each(|_| cycle(lane)));
+            }
+        });
+    };
+    cycles(10);
     let before = Kept::now();
-    (10..CYCLES).for_each(|_| cycle());
+    cycles(CYCLES / 2 - 10);
     // What is given back after a grace period of RCU is given back soon.
     let mut after = Kept::now();
     let same = wait_until(LIMIT, || {
@@ -363,8 +442,17 @@ fn cycles() {
         after.programs <= before.programs && after.maps <= before.maps
     });
     assert!(same, "BPF: {before:?}, {after:?}");
-    assert!(after.files <= before.files + 32, "files: {before:?}, {after:?}");
+    assert!(
+        after.files <= before.files + 32,
+        "files: {before:?}, {after:?}"
+    );
     // Less than a fiftieth of what one daemon has, a cycle.
-    assert!(after.memory < before.memory + 24 * 1024, "memory: {before:?}, {after:?}");
-    fact(&format!("{CYCLES} starts and ends leave nothing in the kernel"), "yes");
+    assert!(
+        after.memory < before.memory + 24 * 1024,
+        "memory: {before:?}, {after:?}"
+    );
+    fact(
+        &format!("{CYCLES} starts and ends leave nothing in the kernel"),
+        "yes",
+    );
 }

@@ -4,8 +4,7 @@
 use std::{fs, path::Path, process::ExitCode, time::Duration};
 
 use tests::{
-    Need, Theme,
-    daemon,
+    Need, Theme, daemon,
     guest::{Lane, card},
 };
 
@@ -28,7 +27,14 @@ fn script(lane: &Lane, arguments: &[&str]) -> String {
         .tool("env")
         .arg(format!("DPCTL={}", daemon::binary("dpctl").display()))
         .arg(script)
-        .args(["--interface", lane.sender.name, "--to", lane.nic.address, "--core", "1"])
+        .args([
+            "--interface",
+            lane.sender.name,
+            "--to",
+            lane.nic.address,
+            "--core",
+            "1",
+        ])
         .args(arguments)
         .limit(LIMIT)
         .output();
@@ -44,14 +50,29 @@ fn script(lane: &Lane, arguments: &[&str]) -> String {
 /// The first column of the table at the end.
 fn rows(said: &str) -> Vec<&str> {
     let table = said.lines().skip_while(|line| !line.starts_with("size "));
-    table.skip(1).filter_map(|line| line.split_whitespace().next()).collect()
+    table
+        .skip(1)
+        .filter_map(|line| line.split_whitespace().next())
+        .collect()
 }
 
 fn sizes() {
     let lane = Lane::new(card::NIC0, card::GEN0);
     let daemon = lane.start("", None);
     let was_loaded = fs::exists("/sys/module/pktgen").unwrap_or(false);
-    let said = script(&lane, &["--sizes", "64,1518,imix", "--seconds", "1", "--rate", "500", "--flows", "16"]);
+    let said = script(
+        &lane,
+        &[
+            "--sizes",
+            "64,1518,imix",
+            "--seconds",
+            "1",
+            "--rate",
+            "500",
+            "--flows",
+            "16",
+        ],
+    );
     assert_eq!(rows(&said), ["64", "1518", "imix"], "{said}");
     let stats = daemon.stats_when(LIMIT, |stats| tests::bench::in_flight(stats) == 0);
     let up = daemon::port(&stats, "up");
@@ -59,7 +80,11 @@ fn sizes() {
     assert!((900..3_000).contains(&up.rx.frames), "{stats:#?}");
     assert!(up.rx.bytes > up.rx.frames * 60, "{stats:#?}");
     daemon.stop().explained();
-    assert_eq!(fs::exists("/sys/module/pktgen").unwrap_or(false), was_loaded, "the module is as it was");
+    assert_eq!(
+        fs::exists("/sys/module/pktgen").unwrap_or(false),
+        was_loaded,
+        "the module is as it was"
+    );
 }
 
 fn search() {
@@ -68,7 +93,18 @@ fn search() {
     let socket = daemon.folder().join("control.sock");
     let said = script(
         &lane,
-        &["--sizes", "64", "--seconds", "1", "--rate", "500", "--port", "up", "--socket", &socket.display().to_string()],
+        &[
+            "--sizes",
+            "64",
+            "--seconds",
+            "1",
+            "--rate",
+            "500",
+            "--port",
+            "up",
+            "--socket",
+            &socket.display().to_string(),
+        ],
     );
     assert_eq!(rows(&said), ["64"], "{said}");
     assert!(said.contains("; 0 lost (0.0000 %)"), "{said}");

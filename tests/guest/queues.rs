@@ -34,11 +34,21 @@ fn main() -> ExitCode {
 fn spread(nic: Card, sender: Card, queues: u32, mode: &str) {
     let lane = Lane::new(nic, sender);
     let combined = queues.to_string();
-    let set = lane.inside.tool("ethtool").args(["-L", nic.name, "combined", &combined]).output();
+    let set = lane
+        .inside
+        .tool("ethtool")
+        .args(["-L", nic.name, "combined", &combined])
+        .output();
     let said = String::from_utf8_lossy(&set.stderr).into_owned();
-    assert!(set.status.success() || said.contains("unmodified"), "{said}");
+    assert!(
+        set.status.success() || said.contains("unmodified"),
+        "{said}"
+    );
     // By addresses alone, flows that differ in their ports are one.
-    lane.inside.tool("ethtool").args(["-N", nic.name, "rx-flow-hash", "udp4", "sdfn"]).output();
+    lane.inside
+        .tool("ethtool")
+        .args(["-N", nic.name, "rx-flow-hash", "udp4", "sdfn"])
+        .output();
     let cores: Vec<String> = (0..queues).map(|core| core.to_string()).collect();
     let preamble = |socket: &std::path::Path| {
         format!(
@@ -52,24 +62,56 @@ fn spread(nic: Card, sender: Card, queues: u32, mode: &str) {
     let granted = daemon::port(&daemon.stats(), "up").mode.clone();
     assert!(mode == "auto" || granted == mode, "{granted}");
     // Paced: what a real card with several queues has no room for, it drops.
-    let sent = Pktgen { count: 8_000, length: 128, flows: 64, rate: 2_000, ..Pktgen::default() };
+    let sent = Pktgen {
+        count: 8_000,
+        length: 128,
+        flows: 64,
+        rate: 2_000,
+        ..Pktgen::default()
+    };
     sent.send(&lane);
     let all = |stats: &Stats| {
         daemon::port(stats, "up").rx.frames >= u64::from(sent.count) && in_flight(stats) == 0
     };
     let stats = daemon.stats_when(LIMIT, all);
     daemon::assert_explained(&stats);
-    let workers: Vec<u64> = stats.workers.iter().map(|worker| worker.residence_ns.count).collect();
+    let workers: Vec<u64> = stats
+        .workers
+        .iter()
+        .map(|worker| worker.residence_ns.count)
+        .collect();
     assert_eq!(workers.len(), queues as usize);
     let stats = daemon.stop().explained();
-    assert_eq!(daemon::port(&stats, "up").rx.frames, u64::from(sent.count), "{stats:#?}");
-    assert_eq!(daemon::port(&stats, "lc0").tx.frames, u64::from(sent.count), "{stats:#?}");
-    assert_eq!(workers.iter().sum::<u64>(), u64::from(sent.count), "{workers:?}");
+    assert_eq!(
+        daemon::port(&stats, "up").rx.frames,
+        u64::from(sent.count),
+        "{stats:#?}"
+    );
+    assert_eq!(
+        daemon::port(&stats, "lc0").tx.frames,
+        u64::from(sent.count),
+        "{stats:#?}"
+    );
+    assert_eq!(
+        workers.iter().sum::<u64>(),
+        u64::from(sent.count),
+        "{workers:?}"
+    );
     // A queue of 64 flows that has less than a sixteenth of them is as good as none.
     let least = u64::from(sent.count) / u64::from(queues) / 4;
-    assert!(workers.iter().all(|&frames| frames > least), "spread over workers: {workers:?}");
-    let driver = if nic == card::IGB0 { "igb" } else { "virtio-net" };
+    assert!(
+        workers.iter().all(|&frames| frames > least),
+        "spread over workers: {workers:?}"
+    );
+    let driver = if nic == card::IGB0 {
+        "igb"
+    } else {
+        "virtio-net"
+    };
     if mode == "auto" {
-        fact(&format!("{queues} queues of {driver}, a worker each"), &format!("yes ({granted})"));
+        fact(
+            &format!("{queues} queues of {driver}, a worker each"),
+            &format!("yes ({granted})"),
+        );
     }
 }

@@ -118,9 +118,7 @@ impl Known {
             {
                 None
             }
-            RouteNetlinkMessage::NewLink(message) => {
-                self.seen(&Link::from_message(message))
-            }
+            RouteNetlinkMessage::NewLink(message) => self.seen(&Link::from_message(message)),
             RouteNetlinkMessage::DelLink(message) => self.gone(message.header.index),
             _ => None,
         }

@@ -51,10 +51,13 @@ impl Card {
 
     /// What the kernel calls it, where the test itself is.
     fn interface(self) -> Option<String> {
-        fs::read_dir("/sys/class/net").ok()?.flatten().find_map(|entry| {
-            let address = fs::read_to_string(entry.path().join("address")).ok()?;
-            (address.trim() == self.address).then(|| entry.file_name().into_string().ok())?
-        })
+        fs::read_dir("/sys/class/net")
+            .ok()?
+            .flatten()
+            .find_map(|entry| {
+                let address = fs::read_to_string(entry.path().join("address")).ok()?;
+                (address.trim() == self.address).then(|| entry.file_name().into_string().ok())?
+            })
     }
 
     /// Waits until it is where the test itself is, gives its interface its name, and moves it to a namespace.

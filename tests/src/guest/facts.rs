@@ -24,10 +24,16 @@ pub fn fact(feature: &str, answer: &str) {
     };
     let theme = env::current_exe().ok();
     let theme = theme.as_deref().and_then(|path| path.file_name()?.to_str());
-    let theme = theme.map_or("", |name| name.rsplit_once('-').map_or(name, |(name, _)| name));
+    let theme = theme.map_or("", |name| {
+        name.rsplit_once('-').map_or(name, |(name, _)| name)
+    });
     let theme = theme.strip_prefix("guest_").unwrap_or(theme);
     let test = TEST.with_borrow(|test| format!("{theme}::{test}"));
     let line = json!({ "feature": feature, "answer": answer, "test": test });
-    let mut file = OpenOptions::new().append(true).create(true).open(file).expect("a writable file");
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(file)
+        .expect("a writable file");
     writeln!(file, "{line}").expect("room for a line");
 }

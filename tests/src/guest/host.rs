@@ -14,10 +14,16 @@ pub(super) const PORT: &str = "DATAPLANE_VM_CONTROL";
 
 fn ask(request: &str) {
     let port = env::var_os(PORT).expect("the guest of scripts/vm");
-    let mut port = OpenOptions::new().read(true).write(true).open(port).expect("a serial port");
+    let mut port = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(port)
+        .expect("a serial port");
     writeln!(port, "{request}").expect("somebody listens");
     let mut answer = String::new();
-    BufReader::new(port).read_line(&mut answer).expect("an answer");
+    BufReader::new(port)
+        .read_line(&mut answer)
+        .expect("an answer");
     assert_eq!(answer.trim(), "done", "{request}");
 }
 
@@ -33,5 +39,9 @@ pub fn plug(card: Card) {
 
 /// Pulls a card's cable, or puts it back.
 pub fn cable(card: Card, is_in: bool) {
-    ask(&format!("cable {} {}", card.name, if is_in { "in" } else { "out" }));
+    ask(&format!(
+        "cable {} {}",
+        card.name,
+        if is_in { "in" } else { "out" }
+    ));
 }

@@ -19,11 +19,19 @@ pub struct Lane {
 impl Lane {
     /// Takes two cards, and sets them up.
     pub fn new(nic: Card, sender: Card) -> Self {
-        let lane = Self { inside: Netns::new(), outside: Netns::new(), nic, sender };
+        let lane = Self {
+            inside: Netns::new(),
+            outside: Netns::new(),
+            nic,
+            sender,
+        };
         lane.raise(&lane.inside, nic);
         lane.raise(&lane.outside, sender);
         // Checksums are in the frames when they leave, for whoever compares bytes.
-        lane.outside.tool("ethtool").args(["-K", sender.name, "tx", "off", "tso", "off"]).output();
+        lane.outside
+            .tool("ethtool")
+            .args(["-K", sender.name, "tx", "off", "tso", "off"])
+            .output();
         lane
     }
 

@@ -31,7 +31,13 @@ const FROM: u16 = 40_000;
 
 impl Default for Pktgen {
     fn default() -> Self {
-        Self { count: 10_000, length: 60, port: 53, flows: 1, rate: 0 }
+        Self {
+            count: 10_000,
+            length: 60,
+            port: 53,
+            flows: 1,
+            rate: 0,
+        }
     }
 }
 
@@ -76,22 +82,34 @@ impl Pktgen {
             .output();
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
         let all = format!("pkts-sofar: {}  errors: 0", self.count);
-        assert!(output.status.success() && said.contains(&all), "{said}{}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success() && said.contains(&all),
+            "{said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
     }
 
     /// Panics unless these are the frames that were sent: each of them once, byte by byte as it was sent, and in order
     /// but for `displaced` at most.
     pub fn assert_all(&self, lane: &Lane, heard: &[Vec<u8>], displaced: usize) {
         let mut numbers: Vec<u32> = heard.iter().map(|frame| number(frame)).collect();
-        let out_of_order: Vec<_> = numbers.windows(2).filter(|pair| pair[0] > pair[1]).collect();
-        assert!(out_of_order.len() <= displaced, "out of order: {out_of_order:?}");
+        let out_of_order: Vec<_> = numbers
+            .windows(2)
+            .filter(|pair| pair[0] > pair[1])
+            .collect();
+        assert!(
+            out_of_order.len() <= displaced,
+            "out of order: {out_of_order:?}"
+        );
         for (frame, number) in heard.iter().zip(&numbers) {
             // pktgen counts from one.
             let expected = self.frame(lane, number.wrapping_sub(1), frame);
             assert_eq!(*frame, expected, "frame {number} of {self:?}");
         }
         numbers.sort_unstable();
-        let missing: Vec<u32> = (1..=self.count).filter(|number| numbers.binary_search(number).is_err()).collect();
+        let missing: Vec<u32> = (1..=self.count)
+            .filter(|number| numbers.binary_search(number).is_err())
+            .collect();
         assert!(missing.is_empty(), "{} missing: {missing:?}", missing.len());
         assert_eq!(numbers.len(), self.count as usize, "some came twice");
     }
@@ -99,7 +117,9 @@ impl Pktgen {
     /// The frame at that place; its time, which nobody else knows, is that of `seen`, whose checksum must be right.
     fn frame(&self, lane: &Lane, index: u32, seen: &[u8]) -> Vec<u8> {
         let mac = |text: &str| -> Vec<u8> {
-            text.split(':').map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal")).collect()
+            text.split(':')
+                .map(|byte| u8::from_str_radix(byte, 16).expect("hexadecimal"))
+                .collect()
         };
         let ip_length = (self.length - 14) as u16;
         let mut frame = [mac(lane.nic.address), mac(lane.sender.address), vec![8, 0]].concat();
@@ -136,12 +156,16 @@ impl Pktgen {
 /// The number that pktgen gave a frame.
 fn number(frame: &[u8]) -> u32 {
     let bytes = frame.get(HEADERS + 4..HEADERS + 8).unwrap_or(&[0; 4]);
-    bytes.iter().fold(0, |number, &byte| number << 8 | u32::from(byte))
+    bytes
+        .iter()
+        .fold(0, |number, &byte| number << 8 | u32::from(byte))
 }
 
 /// The checksum of RFC 1071, the obvious way.
 fn internet_checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
+    let words = bytes
+        .chunks(2)
+        .map(|pair| u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0)));
     let mut sum: u32 = words.sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);

@@ -32,7 +32,9 @@ impl<'a> Request<'a> {
             ["plug", card] => Ok(Request::Plug(card)),
             ["cable", card, "in"] => Ok(Request::Cable(card, true)),
             ["cable", card, "out"] => Ok(Request::Cable(card, false)),
-            _ => Err(format!("{line:?} is none of: unplug CARD, plug CARD, cable CARD in|out")),
+            _ => Err(format!(
+                "{line:?} is none of: unplug CARD, plug CARD, cable CARD in|out"
+            )),
         }
     }
 }
@@ -75,7 +77,8 @@ fn carry_out(request: &Request<'_>, qmp: &mut Qmp, cards: &[Card]) -> Result<(),
         Request::Plug(name) => qmp.call("device_add", &card(name)?.device()).map(drop),
         Request::Cable(name, up) => {
             card(name)?;
-            qmp.call("set_link", &json!({ "name": name, "up": up })).map(drop)
+            qmp.call("set_link", &json!({ "name": name, "up": up }))
+                .map(drop)
         }
     }
 }
@@ -88,8 +91,18 @@ mod tests {
     fn requests() {
         assert_eq!(Request::read("unplug nic0"), Ok(Request::Unplug("nic0")));
         assert_eq!(Request::read("plug nic0"), Ok(Request::Plug("nic0")));
-        assert_eq!(Request::read("cable nic0 out"), Ok(Request::Cable("nic0", false)));
-        for wrong in ["", "unplug", "cable nic0", "cable nic0 up", "quit", "unplug a b"] {
+        assert_eq!(
+            Request::read("cable nic0 out"),
+            Ok(Request::Cable("nic0", false))
+        );
+        for wrong in [
+            "",
+            "unplug",
+            "cable nic0",
+            "cable nic0 up",
+            "quit",
+            "unplug a b",
+        ] {
             assert!(Request::read(wrong).is_err(), "{wrong}");
         }
     }

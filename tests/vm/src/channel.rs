@@ -24,7 +24,11 @@ impl Channel {
         let path = folder.join(name);
         let listener = UnixListener::bind(&path).at(&path)?;
         listener.set_nonblocking(true).at(&path)?;
-        Ok(Self { name, path, listener })
+        Ok(Self {
+            name,
+            path,
+            listener,
+        })
     }
 
     /// What the guest knows it by.

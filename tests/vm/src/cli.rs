@@ -85,10 +85,22 @@ struct Size {
     #[arg(long, value_name = "WHICH", default_value = "auto", value_parser = ["auto", "kvm", "tcg"])]
     accel: String,
     /// The checkout
-    #[arg(long, value_name = "FOLDER", env = "DATAPLANE_VM_PROJECT", default_value = ".", hide = true)]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "DATAPLANE_VM_PROJECT",
+        default_value = ".",
+        hide = true
+    )]
     project: PathBuf,
     /// What was built
-    #[arg(long, value_name = "FOLDER", env = "CARGO_TARGET_DIR", default_value = "target", hide = true)]
+    #[arg(
+        long,
+        value_name = "FOLDER",
+        env = "CARGO_TARGET_DIR",
+        default_value = "target",
+        hide = true
+    )]
     target: PathBuf,
 }
 
@@ -148,7 +160,8 @@ struct Themes {
 }
 
 /// The search path of commands: what was built comes first.
-const PATH: &str = "export PATH=/target/${DATAPLANE_PROFILE:-debug}:$PATH DATAPLANE_BIN_DIR=/target/debug";
+const PATH: &str =
+    "export PATH=/target/${DATAPLANE_PROFILE:-debug}:$PATH DATAPLANE_BIN_DIR=/target/debug";
 
 impl Command {
     /// Does what was asked for.
@@ -199,7 +212,10 @@ impl Command {
 
 impl Options {
     fn guest(&self, kernel: &str) -> Result<Guest, Error> {
-        Ok(Guest { log: self.log.clone(), ..self.size.guest(kernel)? })
+        Ok(Guest {
+            log: self.log.clone(),
+            ..self.size.guest(kernel)?
+        })
     }
 }
 
@@ -239,10 +255,15 @@ impl Size {
 impl Themes {
     fn all(&self, size: &Size) -> Result<Vec<Theme>, Error> {
         let target = size.target()?;
-        let themes: Result<Vec<Theme>, Error> =
-            self.executables.iter().map(|file| Theme::new(file, &target)).collect();
+        let themes: Result<Vec<Theme>, Error> = self
+            .executables
+            .iter()
+            .map(|file| Theme::new(file, &target))
+            .collect();
         match themes {
-            Ok(themes) if themes.is_empty() => Err(Error::Usage("no tests: scripts/vm names them".into())),
+            Ok(themes) if themes.is_empty() => {
+                Err(Error::Usage("no tests: scripts/vm names them".into()))
+            }
             other => other,
         }
     }
@@ -251,7 +272,9 @@ impl Themes {
 impl Shell {
     fn run(self) -> Result<ExitCode, Error> {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return Err(Error::Usage("shell needs a terminal; without one: scripts/vm run -- CMD".into()));
+            return Err(Error::Usage(
+                "shell needs a terminal; without one: scripts/vm run -- CMD".into(),
+            ));
         }
         let mut guest = self.options.guest(&self.options.kernel)?;
         guest.out = self.out;
@@ -275,7 +298,10 @@ fn warn(warnings: &[String]) {
 /// Rows and columns.
 fn terminal_size() -> (u16, u16) {
     let number = |name: &str| std::env::var(name).ok()?.parse().ok();
-    (number("LINES").unwrap_or(24), number("COLUMNS").unwrap_or(80))
+    (
+        number("LINES").unwrap_or(24),
+        number("COLUMNS").unwrap_or(80),
+    )
 }
 
 /// Words as a shell reads them back.
@@ -296,8 +322,14 @@ mod tests {
     #[test]
     fn words_survive_a_shell() {
         let words = ["a b", "it's", "$HOME", "", "\\", "\"", "a\nb"];
-        let script = format!("for word in {}; do printf '%s\\0' \"$word\"; done", quoted(&words));
-        let output = std::process::Command::new("sh").args(["-c", &script]).output().expect("a shell");
+        let script = format!(
+            "for word in {}; do printf '%s\\0' \"$word\"; done",
+            quoted(&words)
+        );
+        let output = std::process::Command::new("sh")
+            .args(["-c", &script])
+            .output()
+            .expect("a shell");
         let expected: String = words.iter().map(|word| format!("{word}\0")).collect();
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
     }

@@ -21,7 +21,13 @@ const INIT: &str = include_str!("guest/init");
 
 /// What has to be there before anything can be mounted from the host: its bus, the shares, the layer above /usr,
 /// and the ports that the verdict goes through.
-const MODULES: &[&str] = &["virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay"];
+const MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_console",
+    "9p",
+    "9pnet_virtio",
+    "overlay",
+];
 
 /// What the guest gets of the host's /etc: how names and libraries are found, and the settings of the tools that tests
 /// use. Nothing that only root may read.
@@ -50,7 +56,12 @@ const FOLDER: u32 = 0o040_000;
 const LINK: u32 = 0o120_000;
 
 /// Writes the initramfs of a kernel. `command` is a shell script; `settings` are assignments that a shell reads.
-pub(crate) fn write(to: &Path, kernel: &Kernel, command: &str, settings: &str) -> Result<(), Error> {
+pub(crate) fn write(
+    to: &Path,
+    kernel: &Kernel,
+    command: &str,
+    settings: &str,
+) -> Result<(), Error> {
     let mut archive = Archive::create(to)?;
     archive.file("busybox", 0o755, &busybox()?)?;
     archive.file("init", 0o755, INIT.as_bytes())?;
@@ -88,7 +99,10 @@ fn busybox() -> Result<Vec<u8>, Error> {
     let bytes = fs::read(path).at(path)?;
     // A program that asks for an interpreter (PT_INTERP) finds none in the guest.
     let interpreter = b"/lib64/ld-linux-x86-64.so.2\0";
-    if bytes.windows(interpreter.len()).any(|window| window == interpreter) {
+    if bytes
+        .windows(interpreter.len())
+        .any(|window| window == interpreter)
+    {
         return Err(Error::Machine(format!(
             "{path} is linked dynamically: install busybox-static in its place"
         )));
@@ -158,7 +172,9 @@ impl Archive {
             // Root reads everything: the guest is to have only what everybody may.
             let everybody = about.permissions().mode() & 0o004 != 0;
             return match fs::read(from) {
-                Ok(bytes) if everybody => self.file(name, about.permissions().mode() & 0o755, &bytes),
+                Ok(bytes) if everybody => {
+                    self.file(name, about.permissions().mode() & 0o755, &bytes)
+                }
                 _ => Ok(()),
             };
         }
@@ -199,7 +215,9 @@ mod tests {
         let file = work.path().join("archive");
         let mut archive = Archive::create(&file).expect("a file");
         archive.copy(&tree, "etc").expect("copied");
-        archive.copy(&work.path().join("nothing"), "etc/nothing").expect("left out");
+        archive
+            .copy(&work.path().join("nothing"), "etc/nothing")
+            .expect("left out");
         archive.finish().expect("written");
         let mut names = Vec::new();
         let mut rest = fs::read(&file).expect("the archive");

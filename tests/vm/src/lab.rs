@@ -1,7 +1,10 @@
 //! The guest's network cards: pairs at the two ends of a line within QEMU, so that one card of a pair receives what
 //! the other sends and nothing else. The guest knows them by their addresses; `unplug` and `plug` know their names.
 
-use std::{fs, process::{Command, Stdio}};
+use std::{
+    fs,
+    process::{Command, Stdio},
+};
 
 use nix::unistd::geteuid;
 use serde_json::{Value, json};
@@ -36,7 +39,12 @@ pub(crate) struct Card {
 }
 
 const fn card(name: &'static str, model: Model, line: Line, address: u8) -> Card {
-    Card { name, model, line, address }
+    Card {
+        name,
+        model,
+        line,
+        address,
+    }
 }
 
 /// The lines: two of virtio-net, one from virtio-net to igb, one with four queues at both ends. `gen*` is where tests
@@ -66,9 +74,17 @@ impl Lab {
     /// All cards that this machine can connect.
     pub(crate) fn all() -> Self {
         match namespace() {
-            Ok(wrapper) => Self { cards: CARDS.to_vec(), wrapper, missing: None },
+            Ok(wrapper) => Self {
+                cards: CARDS.to_vec(),
+                wrapper,
+                missing: None,
+            },
             Err(why) => Self {
-                cards: CARDS.iter().copied().filter(|card| card.line != Line::Tap).collect(),
+                cards: CARDS
+                    .iter()
+                    .copied()
+                    .filter(|card| card.line != Line::Tap)
+                    .collect(),
                 wrapper: Vec::new(),
                 missing: Some(why),
             },
@@ -78,14 +94,22 @@ impl Lab {
 
 /// How QEMU gets a network namespace of its own, for its TAPs.
 fn namespace() -> Result<Vec<&'static str>, String> {
-    if let Err(e) = fs::OpenOptions::new().read(true).write(true).open("/dev/net/tun") {
+    if let Err(e) = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")
+    {
         return Err(format!("/dev/net/tun: {e}"));
     }
     let wrapper = match geteuid().is_root() {
         true => vec!["unshare", "--net", "--"],
         false => vec!["unshare", "--user", "--map-root-user", "--net", "--"],
     };
-    let trial = Command::new(wrapper[0]).args(&wrapper[1..]).arg("true").stderr(Stdio::null()).status();
+    let trial = Command::new(wrapper[0])
+        .args(&wrapper[1..])
+        .arg("true")
+        .stderr(Stdio::null())
+        .status();
     match trial {
         Ok(status) if status.success() => Ok(wrapper),
         _ => Err("no network namespace of one's own (unshare --net)".into()),
@@ -172,10 +196,18 @@ mod tests {
         addresses.dedup();
         assert_eq!(addresses.len(), CARDS.len());
         for number in 0..3 {
-            let ends = CARDS.iter().filter(|card| card.line == Line::Hub(number)).count();
-            assert_eq!(ends, 2, "a hub with more ends would send frames where no test expects them");
+            let ends = CARDS
+                .iter()
+                .filter(|card| card.line == Line::Hub(number))
+                .count();
+            assert_eq!(
+                ends, 2,
+                "a hub with more ends would send frames where no test expects them"
+            );
         }
         let several = CARDS.iter().filter(|card| card.queues() > 1);
-        assert!(several.clone().count() == 2 && several.into_iter().all(|card| card.line == Line::Tap));
+        assert!(
+            several.clone().count() == 2 && several.into_iter().all(|card| card.line == Line::Tap)
+        );
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     accel::Accel,
     broker,
     channel::{self, Channel},
+    cli::quoted,
     console,
     error::{At, Error},
     initramfs,
@@ -107,7 +108,10 @@ impl Guest {
                 Ok(ended) => return Ok(ended),
                 Err(Failure::Boot(e)) if boot < BOOTS => {
                     let why = e.to_string();
-                    eprintln!("vm: {}; booting again", why.lines().next().unwrap_or_default());
+                    eprintln!(
+                        "vm: {}; booting again",
+                        why.lines().next().unwrap_or_default()
+                    );
                 }
                 Err(Failure::Boot(e) | Failure::Final(e)) => return Err(e),
             }
@@ -115,28 +119,45 @@ impl Guest {
         unreachable!("the last attempt returns")
     }
 
-    fn attempt(&self, (stdout, stderr): (Output, Output), stop: &AtomicBool) -> Result<Ended, Failure> {
+    fn attempt(
+        &self,
+        (stdout, stderr): (Output, Output),
+        stop: &AtomicBool,
+    ) -> Result<Ended, Failure> {
         let work = tempfile::Builder::new()
             .prefix("dataplane-vm-")
             .tempdir()
             .at(std::env::temp_dir())?;
         let work = work.path();
         let listen = |name| Channel::listen(work, name);
-        let channels = [listen("stdout")?, listen("stderr")?, listen("verdict")?, listen("control")?];
+        let channels = [
+            listen("stdout")?,
+            listen("stderr")?,
+            listen("verdict")?,
+            listen("control")?,
+        ];
         let monitor = listen("qmp")?;
         let mut qemu = self.start(work, &channels, &monitor)?;
         let log_file = work.join(Machine::LOG);
-        let streams = channels.into_iter().chain([monitor]).map(|channel| channel.accept(GRACE));
+        let streams = channels
+            .into_iter()
+            .chain([monitor])
+            .map(|channel| channel.accept(GRACE));
         let Ok(streams) = streams.collect::<Result<Vec<_>, _>>() else {
             let (status, said) = qemu.end();
-            return Err(Failure::Final(Error::NoVerdict { status, said, log: String::new() }));
+            return Err(Failure::Final(Error::NoVerdict {
+                status,
+                said,
+                log: String::new(),
+            }));
         };
         let Ok([out, err, verdicts, control, monitor]) = <[_; 5]>::try_from(streams) else {
             unreachable!("as many as there are channels")
         };
         let qmp = Arc::new(Mutex::new(Qmp::new(monitor).map_err(Error::Machine)?));
         let copies = [channel::copy(out, stdout), channel::copy(err, stderr)];
-        let _broker: JoinHandle<()> = broker::serve(control, Arc::clone(&qmp), self.lab.cards.clone());
+        let _broker: JoinHandle<()> =
+            broker::serve(control, Arc::clone(&qmp), self.lab.cards.clone());
         let mut up = false;
         let waited = self.wait(&mut qemu, &verdict::read(verdicts), stop, &mut up);
         if matches!(waited, Err(Error::Hang { .. })) {
@@ -157,17 +178,31 @@ impl Guest {
         let log_end = console::tail(&log);
         let error = match waited {
             Ok(Some(code)) => {
-                let warnings = console::warnings(&log).into_iter().map(str::to_owned).collect();
+                let warnings = console::warnings(&log)
+                    .into_iter()
+                    .map(str::to_owned)
+                    .collect();
                 return Ok(Ended { code, warnings });
             }
             Ok(None) => match console::panic(&log) {
                 Some(what) => return Err(Failure::Final(Error::Panic { what, log: log_end })),
-                None => Error::NoVerdict { status, said, log: log_end },
+                None => Error::NoVerdict {
+                    status,
+                    said,
+                    log: log_end,
+                },
             },
-            Err(Error::Hang { limit, .. }) => Error::Hang { limit, log: log_end },
+            Err(Error::Hang { limit, .. }) => Error::Hang {
+                limit,
+                log: log_end,
+            },
             Err(e) => return Err(Failure::Final(e)),
         };
-        Err(if up { Failure::Final(error) } else { Failure::Boot(error) })
+        Err(if up {
+            Failure::Final(error)
+        } else {
+            Failure::Boot(error)
+        })
     }
 
     /// Starts QEMU, with all that it needs in a folder.
@@ -180,7 +215,12 @@ impl Guest {
                 &own_out
             }
         };
-        initramfs::write(&work.join(Machine::INITRAMFS), &self.kernel, &self.command, &self.settings())?;
+        initramfs::write(
+            &work.join(Machine::INITRAMFS),
+            &self.kernel,
+            &self.command,
+            &self.settings(),
+        )?;
         let shares = [
             ("usr", "/usr".as_ref(), false),
             ("kernel", self.kernel.base.as_path(), false),
@@ -204,7 +244,10 @@ impl Guest {
         command.stderr(Stdio::piped());
         if self.terminal.is_none() {
             // Ctrl-C is for us to answer.
-            command.stdin(Stdio::null()).stdout(Stdio::null()).process_group(0);
+            command
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .process_group(0);
         }
         Qemu::start(command)
     }
@@ -226,7 +269,9 @@ impl Guest {
                     return Ok(Some(code));
                 }
                 Ok(Verdict::Failed(why)) => {
-                    return Err(Error::Machine(format!("the guest could not be set up: {why}")));
+                    return Err(Error::Machine(format!(
+                        "the guest could not be set up: {why}"
+                    )));
                 }
                 Err(RecvTimeoutError::Disconnected) => {
                     qemu.wait(GRACE);
@@ -244,7 +289,10 @@ impl Guest {
             if let Some(limit) = limit
                 && began.elapsed() > limit
             {
-                return Err(Error::Hang { limit, log: String::new() });
+                return Err(Error::Hang {
+                    limit,
+                    log: String::new(),
+                });
             }
         }
     }
@@ -252,12 +300,19 @@ impl Guest {
     /// What the guest's first process reads.
     fn settings(&self) -> String {
         let cards = self.lab.cards.iter();
-        let cards: Vec<String> = cards.map(|card| format!("{}={}", card.address(), card.name)).collect();
+        let cards: Vec<String> = cards
+            .map(|card| format!("{}={}", card.address(), card.name))
+            .collect();
         let mut text = format!("CARDS='{}'\n", cards.join(" "));
+        // Tests know the checkout by the path that it had when they were built.
+        text += &format!("PROJECT={}\n", quoted(&[self.project.to_string_lossy()]));
         if let Some((rows, columns)) = self.terminal {
             text += &format!("SHELL_SIZE='{rows} {columns}'\n");
             let term = std::env::var("TERM").unwrap_or_default();
-            if term.chars().all(|c| c.is_ascii_alphanumeric() || "-+._".contains(c)) {
+            if term
+                .chars()
+                .all(|c| c.is_ascii_alphanumeric() || "-+._".contains(c))
+            {
                 text += &format!("TERM='{term}'\n");
             }
         }

@@ -43,7 +43,13 @@ pub(crate) fn run(
         }
     }
     for outcome in &kernels {
-        let count = |result| outcome.trials.iter().filter(|trial| trial.result == result).count();
+        let count = |result| {
+            outcome
+                .trials
+                .iter()
+                .filter(|trial| trial.result == result)
+                .count()
+        };
         println!(
             "{}: {} passed, {} failed, {} skipped",
             outcome.release,
@@ -58,7 +64,8 @@ pub(crate) fn run(
     }
     let record = Record { kernels };
     let (json, page) = (project.join(JSON), project.join(PAGE));
-    let mut text = serde_json::to_string_pretty(&record).map_err(|e| Error::Machine(e.to_string()))?;
+    let mut text =
+        serde_json::to_string_pretty(&record).map_err(|e| Error::Machine(e.to_string()))?;
     text.push('\n');
     fs::write(&json, text).at(&json)?;
     fs::write(&page, record.page()).at(&page)?;
@@ -87,12 +94,28 @@ impl Record {
             let _ = write!(page, "| {feature} |");
             let mut tests = BTreeSet::new();
             for kernel in &self.kernels {
-                let facts: Vec<_> = kernel.facts.iter().filter(|fact| fact.feature == *feature).collect();
+                let facts: Vec<_> = kernel
+                    .facts
+                    .iter()
+                    .filter(|fact| fact.feature == *feature)
+                    .collect();
                 tests.extend(facts.iter().map(|fact| format!("`{}`", fact.test)));
                 let answers: Vec<&str> = facts.iter().map(|fact| fact.answer.as_str()).collect();
-                let _ = write!(page, " {} |", if answers.is_empty() { "-".into() } else { answers.join("; ") });
+                let _ = write!(
+                    page,
+                    " {} |",
+                    if answers.is_empty() {
+                        "-".into()
+                    } else {
+                        answers.join("; ")
+                    }
+                );
             }
-            let _ = writeln!(page, " {} |", tests.into_iter().collect::<Vec<_>>().join(", "));
+            let _ = writeln!(
+                page,
+                " {} |",
+                tests.into_iter().collect::<Vec<_>>().join(", ")
+            );
         }
         page.push_str("\n## Tests\n\n| test |");
         for kernel in &self.kernels {
@@ -117,7 +140,10 @@ impl Record {
     }
 
     /// Names of all kernels, each once, those of the newest kernel first: it has the most.
-    fn in_order<'a, I: Iterator<Item = &'a String>>(&'a self, names: impl Fn(&'a Outcome) -> I) -> Vec<&'a String> {
+    fn in_order<'a, I: Iterator<Item = &'a String>>(
+        &'a self,
+        names: impl Fn(&'a Outcome) -> I,
+    ) -> Vec<&'a String> {
         let mut all: Vec<&String> = Vec::new();
         for kernel in self.kernels.iter().rev() {
             for name in names(kernel) {

@@ -54,10 +54,17 @@ impl Qemu {
     /// Ends it. Answers how it ended and what it had said.
     pub(crate) fn end(&mut self) -> (String, String) {
         let _ = self.child.kill();
-        let status = self.child.wait().map_or_else(|e| e.to_string(), |status| status.to_string());
+        let status = self
+            .child
+            .wait()
+            .map_or_else(|e| e.to_string(), |status| status.to_string());
         // Its last words may be on their way.
         thread::sleep(Duration::from_millis(20));
-        let said = self.said.lock().map(|said| said.clone()).unwrap_or_default();
+        let said = self
+            .said
+            .lock()
+            .map(|said| said.clone())
+            .unwrap_or_default();
         (format!("QEMU: {status}"), said)
     }
 }

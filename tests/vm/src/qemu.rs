@@ -44,9 +44,23 @@ pub(crate) fn bare(accel: Accel, kernel: &Kernel, initramfs: &Path, log: &Path) 
     command
 }
 
-fn bare_arguments(command: &mut Command, accel: Accel, kernel: &Kernel, initramfs: &Path, log: &Path) {
+fn bare_arguments(
+    command: &mut Command,
+    accel: Accel,
+    kernel: &Kernel,
+    initramfs: &Path,
+    log: &Path,
+) {
     command
-        .args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-machine", "q35,hpet=off"])
+        .args([
+            "-nodefaults",
+            "-no-user-config",
+            "-no-reboot",
+            "-display",
+            "none",
+            "-machine",
+            "q35,hpet=off",
+        ])
         .args(accel.arguments())
         .arg("-kernel")
         .arg(&kernel.image)
@@ -83,7 +97,12 @@ impl Machine<'_> {
         let (initramfs, log) = (self.work.join(Self::INITRAMFS), self.work.join(Self::LOG));
         bare_arguments(&mut command, self.accel, self.kernel, &initramfs, &log);
         command
-            .args(["-smp", &self.cpus.to_string(), "-m", &self.memory.to_string()])
+            .args([
+                "-smp",
+                &self.cpus.to_string(),
+                "-m",
+                &self.memory.to_string(),
+            ])
             .args(["-device", "virtio-rng-pci"]);
         for (name, folder, writable) in self.shares {
             let readonly = if *writable { "off" } else { "on" };
@@ -100,8 +119,14 @@ impl Machine<'_> {
             let name = channel.name();
             command
                 .arg("-chardev")
-                .arg(with_path(&format!("socket,id={name},path="), channel.path()))
-                .args(["-device", &format!("virtserialport,chardev={name},name={name}")]);
+                .arg(with_path(
+                    &format!("socket,id={name},path="),
+                    channel.path(),
+                ))
+                .args([
+                    "-device",
+                    &format!("virtserialport,chardev={name},name={name}"),
+                ]);
         }
         if self.terminal {
             command
@@ -118,10 +143,16 @@ impl Machine<'_> {
                 use std::os::unix::fs::PermissionsExt;
                 std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))
             })
-            .map_err(|source| Error::File { path: script.clone(), source })?;
+            .map_err(|source| Error::File {
+                path: script.clone(),
+                source,
+            })?;
         for (number, card) in self.lab.cards.iter().enumerate() {
             command
-                .args(["-netdev", &card.netdev(&script.to_string_lossy()).to_string()])
+                .args([
+                    "-netdev",
+                    &card.netdev(&script.to_string_lossy()).to_string(),
+                ])
                 .args(["-device", &card.slot(number).to_string()])
                 .args(["-device", &card.device().to_string()]);
         }

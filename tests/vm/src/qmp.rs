@@ -19,7 +19,11 @@ impl Qmp {
     /// Greets QEMU.
     pub(crate) fn new(stream: UnixStream) -> Result<Self, String> {
         let writer = stream.try_clone().map_err(|e| e.to_string())?;
-        let mut qmp = Self { reader: BufReader::new(stream), writer, events: Vec::new() };
+        let mut qmp = Self {
+            reader: BufReader::new(stream),
+            writer,
+            events: Vec::new(),
+        };
         qmp.read(Duration::from_secs(10))?;
         qmp.call("qmp_capabilities", &json!({}))?;
         Ok(qmp)
@@ -27,7 +31,10 @@ impl Qmp {
 
     fn read(&mut self, limit: Duration) -> Result<Value, String> {
         let limit = limit.max(Duration::from_millis(1));
-        self.reader.get_ref().set_read_timeout(Some(limit)).map_err(|e| e.to_string())?;
+        self.reader
+            .get_ref()
+            .set_read_timeout(Some(limit))
+            .map_err(|e| e.to_string())?;
         let mut line = String::new();
         match self.reader.read_line(&mut line) {
             Ok(0) => Err("QEMU has ended".into()),
@@ -53,7 +60,12 @@ impl Qmp {
     }
 
     /// Waits for an event about a device.
-    pub(crate) fn wait_for(&mut self, event: &str, device: &str, limit: Duration) -> Result<(), String> {
+    pub(crate) fn wait_for(
+        &mut self,
+        event: &str,
+        device: &str,
+        limit: Duration,
+    ) -> Result<(), String> {
         let is_it = |said: &Value| said["event"] == event && said["data"]["device"] == device;
         let end = Instant::now() + limit;
         loop {

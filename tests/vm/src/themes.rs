@@ -81,14 +81,24 @@ impl Theme {
     pub(crate) fn new(file: &Path, target: &Path) -> Result<Self, Error> {
         let file = fs::canonicalize(file).at(file)?;
         let below = file.strip_prefix(target).map_err(|_| {
-            Error::Usage(format!("--theme {}: not below {}", file.display(), target.display()))
+            Error::Usage(format!(
+                "--theme {}: not below {}",
+                file.display(),
+                target.display()
+            ))
         })?;
-        let name = below.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = below
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         // cargo puts a hash behind the name.
         let name = name.rsplit_once('-').map_or(name, |(name, _)| name);
         Ok(Self {
             name: name.strip_prefix("guest_").unwrap_or(name).to_owned(),
-            path: Path::new("/target").join(below).to_string_lossy().into_owned(),
+            path: Path::new("/target")
+                .join(below)
+                .to_string_lossy()
+                .into_owned(),
         })
     }
 }
@@ -112,21 +122,34 @@ impl Write for Keep {
 }
 
 /// Runs the themes in one guest, one after another.
-pub(crate) fn run(mut guest: Guest, themes: &[Theme], filter: Option<&str>) -> Result<Outcome, Error> {
+pub(crate) fn run(
+    mut guest: Guest,
+    themes: &[Theme],
+    filter: Option<&str>,
+) -> Result<Outcome, Error> {
     let out = tempfile::tempdir().at(std::env::temp_dir())?;
     guest.out = Some(PathBuf::from(out.path()));
     guest.command = script(themes, filter);
     let release = guest.kernel.release.clone();
-    println!("kernel {release}, {:?}, {} processors", guest.accel, guest.cpus);
+    println!(
+        "kernel {release}, {:?}, {} processors",
+        guest.accel, guest.cpus
+    );
     let kept = Keep::default();
     let ended = guest.run(|| (Box::new(kept.clone()), Box::new(io::stderr())))?;
     for warning in &ended.warnings {
         println!("the guest's kernel warned: {warning}");
     }
-    let said = kept.0.lock().map(|said| String::from_utf8_lossy(&said).into_owned()).unwrap_or_default();
+    let said = kept
+        .0
+        .lock()
+        .map(|said| String::from_utf8_lossy(&said).into_owned())
+        .unwrap_or_default();
     let trials = trials(&said);
     let facts = facts(&fs::read_to_string(out.path().join(FACTS)).unwrap_or_default())?;
-    let failed = trials.iter().any(|trial| trial.result == TrialResult::Failed);
+    let failed = trials
+        .iter()
+        .any(|trial| trial.result == TrialResult::Failed);
     Ok(Outcome {
         release,
         passed: ended.code == 0 && !failed && !trials.is_empty(),
@@ -145,7 +168,12 @@ fn script(themes: &[Theme], filter: Option<&str>) -> String {
         quoted(&[required])
     );
     for theme in themes {
-        let mut words = vec!["timeout".to_owned(), "-k".into(), "10".into(), THEME_LIMIT.to_string()];
+        let mut words = vec![
+            "timeout".to_owned(),
+            "-k".into(),
+            "10".into(),
+            THEME_LIMIT.to_string(),
+        ];
         words.push(theme.path.clone());
         words.push("--test-threads=1".into());
         words.extend(filter.map(str::to_owned));
@@ -166,15 +194,24 @@ fn trials(said: &str) -> Vec<Trial> {
     for line in said.lines() {
         if let Some(name) = line.strip_prefix("theme ") {
             theme = name;
-        } else if let Some((test, result)) = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... ")) {
+        } else if let Some((test, result)) = line
+            .strip_prefix("test ")
+            .and_then(|rest| rest.split_once(" ... "))
+        {
             let result = match result.trim() {
                 "ok" => TrialResult::Passed,
                 result if result.starts_with("ignored") => TrialResult::Skipped,
                 _ => TrialResult::Failed,
             };
             // Before the name is what the test needs, in brackets.
-            let test = test.rsplit(' ').find(|word| !word.is_empty()).unwrap_or(test);
-            trials.push(Trial { name: format!("{theme}::{test}"), result });
+            let test = test
+                .rsplit(' ')
+                .find(|word| !word.is_empty())
+                .unwrap_or(test);
+            trials.push(Trial {
+                name: format!("{theme}::{test}"),
+                result,
+            });
         }
     }
     trials
@@ -183,7 +220,8 @@ fn trials(said: &str) -> Vec<Trial> {
 fn facts(text: &str) -> Result<Vec<Fact>, Error> {
     text.lines()
         .map(|line| {
-            serde_json::from_str(line).map_err(|e| Error::Machine(format!("{FACTS} has {line:?}: {e}")))
+            serde_json::from_str(line)
+                .map_err(|e| Error::Machine(format!("{FACTS} has {line:?}: {e}")))
         })
         .collect()
 }
@@ -197,7 +235,10 @@ mod tests {
         let said = "theme zero_copy\n\nrunning 3 tests\ntest [root]          arrives ... ok\n\
                     test [root,tcpdump]  leaves  ... ignored (no card)\ntest other ... FAILED\n\
                     test result: FAILED. 1 passed; 1 failed; 1 ignored\n";
-        let of = |name: &str, result| Trial { name: name.into(), result };
+        let of = |name: &str, result| Trial {
+            name: name.into(),
+            result,
+        };
         assert_eq!(
             trials(said),
             [

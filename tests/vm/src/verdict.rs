@@ -57,7 +57,10 @@ mod tests {
             ("exit 0", Some(Verdict::Exit(0))),
             ("exit 255\r", Some(Verdict::Exit(255))),
             ("exit 256", None),
-            ("failed no share out", Some(Verdict::Failed("no share out".into()))),
+            (
+                "failed no share out",
+                Some(Verdict::Failed("no share out".into())),
+            ),
             ("up", Some(Verdict::Up)),
             ("noise", None),
         ];

@@ -35,7 +35,9 @@ fn what_a_command_says_and_how_it_ends() {
     let out = tempfile::tempdir().expect("a folder");
     let folder = out.path().to_str().expect("UTF-8");
     let command = "echo said; echo complained >&2; echo kept >/out/file; touch /project/x /target/x; touch /usr/x && exit 7";
-    let Some(output) = vm(&["run", "--time", "180", "--out", folder, "--", "sh", "-c", command]) else {
+    let Some(output) = vm(&[
+        "run", "--time", "180", "--out", folder, "--", "sh", "-c", command,
+    ]) else {
         return;
     };
     let stderr = String::from_utf8_lossy(&output.stderr);
@@ -43,18 +45,36 @@ fn what_a_command_says_and_how_it_ends() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "said\n");
     assert!(stderr.contains("complained\n"), "{stderr}");
     // Neither the checkout nor what was built can be written to.
-    assert_eq!(stderr.matches("Read-only file system").count(), 2, "{stderr}");
-    assert_eq!(fs::read_to_string(out.path().join("file")).expect("written there"), "kept\n");
+    assert_eq!(
+        stderr.matches("Read-only file system").count(),
+        2,
+        "{stderr}"
+    );
+    assert_eq!(
+        fs::read_to_string(out.path().join("file")).expect("written there"),
+        "kept\n"
+    );
 }
 
 #[test]
 fn a_panic_is_a_failure_with_its_log() {
-    let Some(output) = vm(&["run", "--time", "180", "--", "sh", "-c", "echo c >/proc/sysrq-trigger"]) else {
+    let Some(output) = vm(&[
+        "run",
+        "--time",
+        "180",
+        "--",
+        "sh",
+        "-c",
+        "echo c >/proc/sysrq-trigger",
+    ]) else {
         return;
     };
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(125), "{stderr}");
-    assert!(stderr.contains("the guest's kernel panicked: sysrq triggered crash\n"), "{stderr}");
+    assert!(
+        stderr.contains("the guest's kernel panicked: sysrq triggered crash\n"),
+        "{stderr}"
+    );
     assert!(stderr.contains("Call Trace:"), "{stderr}");
 }
 
@@ -67,15 +87,28 @@ fn a_hang_is_a_failure_with_its_log() {
     };
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(124), "{stderr}");
-    assert!(stderr.contains("the guest hangs: no end within 40s"), "{stderr}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "began\n", "{stderr}");
+    assert!(
+        stderr.contains("the guest hangs: no end within 40s"),
+        "{stderr}"
+    );
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "began\n",
+        "{stderr}"
+    );
 }
 
 #[test]
 fn wrong_usage_is_said_in_a_line() {
     for (arguments, expected) in [
-        (&["run", "--kernel", "2.4", "--", "true"][..], "there are 6.1, 6.12, newest"),
-        (&["run", "--kernel", "/nowhere", "--", "true"], "/nowhere/boot: No such file or directory"),
+        (
+            &["run", "--kernel", "2.4", "--", "true"][..],
+            "there are 6.1, 6.12, newest",
+        ),
+        (
+            &["run", "--kernel", "/nowhere", "--", "true"],
+            "/nowhere/boot: No such file or directory",
+        ),
         (&["shell"], "shell needs a terminal"),
         (&["test"], "no tests"),
     ] {
@@ -85,7 +118,13 @@ fn wrong_usage_is_said_in_a_line() {
             .output()
             .expect("the program of this package");
         let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(expected) && said.lines().count() == 1, "{arguments:?}: {said}");
-        assert!(matches!(output.status.code(), Some(2 | 3)), "{arguments:?}: {said}");
+        assert!(
+            said.contains(expected) && said.lines().count() == 1,
+            "{arguments:?}: {said}"
+        );
+        assert!(
+            matches!(output.status.code(), Some(2 | 3)),
+            "{arguments:?}: {said}"
+        );
     }
 }

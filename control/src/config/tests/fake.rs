@@ -110,6 +110,10 @@ impl Machine for FakeMachine {
                     ..link("jumbo0", 11, 1)
                 },
                 Link {
+                    driver: "igb".to_owned(),
+                    ..link("igb0", 23, 1)
+                },
+                Link {
                     mtu: 65_536,
                     driver: "loopback".to_owned(),
                     addresses: vec!["127.0.0.1/8".to_owned()],

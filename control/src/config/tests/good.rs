@@ -273,6 +273,30 @@ fn who_polls_what() {
             ],
         ),
         (
+            "frames that the driver hands over in pieces without copies",
+            "[ports.i]\nkind = 'af_xdp'\ninterface = 'igb0'\n[[pipelines]]\nfrom = ['i']\nto = ['lc0']",
+            "0",
+            &["0: i/0 | lc0"],
+            &[
+                "port \"i\": igb0 copies: in zero-copy mode igb receives frames of more than 1024 bytes in pieces",
+                "slot_size = 4096 mends that",
+            ],
+        ),
+        (
+            "the same where it must not copy",
+            "[ports.i]\nkind = 'af_xdp'\ninterface = 'igb0'\nmode = 'zero-copy'\n[[pipelines]]\nfrom = ['i']\nto = ['lc0']",
+            "0",
+            &["0: i/0 | lc0"],
+            &["port \"i\": igb0 will not start: in zero-copy mode igb receives"],
+        ),
+        (
+            "the same where it copies, and only frames for itself",
+            "[ports.i]\nkind = 'af_xdp'\ninterface = 'igb0'\nmode = 'copy'\npromiscuous = false\n[[pipelines]]\nfrom = ['i']\nto = ['lc0']",
+            "0",
+            &["0: i/0 | lc0"],
+            &[],
+        ),
+        (
             "an address, forced",
             "[ports.w]\nkind = 'af_xdp'\ninterface = 'gw0'\nforce = true\n[[pipelines]]\nfrom = ['w']\nto = ['lc0']",
             "0",

@@ -175,7 +175,10 @@ pub(super) fn copies(xdp: &AfXdp, port: &PlannedPort, slot_size: u32) -> Option<
         XdpMode::ZeroCopy => "will not start",
         _ => "copies",
     };
-    Some(format!("port {:?}: {} {so}: {why}", port.name, *xdp.interface))
+    Some(format!(
+        "port {:?}: {} {so}: {why}",
+        port.name, *xdp.interface
+    ))
 }
 
 /// Says when frames may come that one slot does not hold.

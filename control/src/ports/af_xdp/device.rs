@@ -118,7 +118,11 @@ impl XdpDevice {
             slot_size: plan.slot_size,
             hugepages: plan.hugepages.into(),
             waited: 0,
-            driver: port.link.as_ref().map(|link| link.driver.clone()).unwrap_or_default(),
+            driver: port
+                .link
+                .as_ref()
+                .map(|link| link.driver.clone())
+                .unwrap_or_default(),
             may_be_zero_copy: check::may_be_zero_copy(config, port),
             program: None,
             promiscuous: None,
@@ -248,7 +252,8 @@ impl XdpDevice {
             if asked == XdpMode::ZeroCopy {
                 return Err(self.fail(&format!("{}: {why}", self.interface)));
             }
-            self.notes.push(format!("{}: copies, because {why}", self.interface));
+            self.notes
+                .push(format!("{}: copies, because {why}", self.interface));
             return Ok(BindMode::Copy);
         }
         Ok(match (asked, &self.program) {
@@ -264,7 +269,8 @@ impl XdpDevice {
         if !self.config.promiscuous {
             return Ok(None);
         }
-        let socket = in_netns(&self.ns, || af_packet::promiscuous(ifindex)).map_err(|e| self.fail(&e))?;
+        let socket =
+            in_netns(&self.ns, || af_packet::promiscuous(ifindex)).map_err(|e| self.fail(&e))?;
         let failed = |e| self.fail(&format!("cannot make {} promiscuous: {e}", self.interface));
         socket.map(Some).map_err(failed)
     }

@@ -202,7 +202,11 @@ impl Kind for AfXdp {
             *self.mode,
             self.checksums,
             self.offloads,
-            if self.promiscuous { "" } else { ", only frames for its own address" },
+            if self.promiscuous {
+                ""
+            } else {
+                ", only frames for its own address"
+            },
         )
     }
 

@@ -20,7 +20,9 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
 };
 
-pub use open::{OpenError, PacketSocket, Sharing, SocketOptions, Statistics, let_in, open, promiscuous};
+pub use open::{
+    OpenError, PacketSocket, Sharing, SocketOptions, Statistics, let_in, open, promiscuous,
+};
 pub use ring::{Arrived, BLOCK, Next, Ring};
 
 use super::{Io, Place, Port, PortFailure, SHORTEST, Wait};

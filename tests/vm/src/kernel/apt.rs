@@ -51,7 +51,9 @@ impl Source {
             ("Dir::State::lists", "lists"),
             ("Dir::Cache", "cache"),
         ] {
-            command.arg("-o").arg(format!("{option}={}", self.folder.join(name).display()));
+            command
+                .arg("-o")
+                .arg(format!("{option}={}", self.folder.join(name).display()));
         }
         // Pins of the machine would choose for us; as root, apt would fetch as a user who may not write here.
         for option in [
@@ -68,13 +70,19 @@ impl Source {
 
     /// The newest package of that name.
     pub(crate) fn package(&self, name: &str) -> Result<Package, Error> {
-        let text = run(self.apt("apt-cache").args(["show", "--no-all-versions", name]))?;
+        let text = run(self
+            .apt("apt-cache")
+            .args(["show", "--no-all-versions", name]))?;
         Ok(Package::read(&String::from_utf8_lossy(&text)))
     }
 
     /// Fetches packages into a folder.
     pub(crate) fn download(&self, names: &[String], into: &Path) -> Result<(), Error> {
-        run(self.apt("apt-get").arg("download").args(names).current_dir(into))?;
+        run(self
+            .apt("apt-get")
+            .arg("download")
+            .args(names)
+            .current_dir(into))?;
         Ok(())
     }
 }
@@ -114,14 +122,28 @@ struct Archive {
 impl Archive {
     fn of_this_machine() -> Result<Self, Error> {
         let format = "$(REPO_URI) $(SOURCESENTRY)";
-        let text = run(Command::new("apt-get").args(["indextargets", "--format", format, "Created-By: Packages"]))
-            .map_err(|e| Error::Machine(format!("{e}; without apt, name a folder with a kernel (--kernel /)")))?;
+        let text = run(Command::new("apt-get").args([
+            "indextargets",
+            "--format",
+            format,
+            "Created-By: Packages",
+        ]))
+        .map_err(|e| {
+            Error::Machine(format!(
+                "{e}; without apt, name a folder with a kernel (--kernel /)"
+            ))
+        })?;
         let text = String::from_utf8_lossy(&text);
         let (uri, entry) = first(&text).ok_or_else(|| {
-            Error::Machine("apt has no package source on this machine (/etc/apt/sources.list.d)".into())
+            Error::Machine(
+                "apt has no package source on this machine (/etc/apt/sources.list.d)".into(),
+            )
         })?;
         // The entry is FILE:LINE.
-        let file = entry.trim().rsplit_once(':').map_or(entry, |(file, _)| file);
+        let file = entry
+            .trim()
+            .rsplit_once(':')
+            .map_or(entry, |(file, _)| file);
         Ok(Self {
             uri: uri.to_owned(),
             key: key(&fs::read_to_string(file).unwrap_or_default()),
@@ -129,7 +151,11 @@ impl Archive {
     }
 
     fn entry(&self, suite: &str) -> String {
-        let key = self.key.as_ref().map(|key| format!("signed-by={key} ")).unwrap_or_default();
+        let key = self
+            .key
+            .as_ref()
+            .map(|key| format!("signed-by={key} "))
+            .unwrap_or_default();
         format!("deb [{key}arch=amd64] {} {suite} main\n", self.uri)
     }
 }
@@ -167,7 +193,10 @@ mod tests {
                     Depends: linux-base (= 7.3-1), linux-image-7.3-amd64 (= 7.3-1), dracut | initramfs-tools\n";
         let package = Package::read(text);
         assert_eq!(package.version, "7.3-1");
-        assert_eq!(package.depends, ["linux-base", "linux-image-7.3-amd64", "dracut"]);
+        assert_eq!(
+            package.depends,
+            ["linux-base", "linux-image-7.3-amd64", "dracut"]
+        );
         assert_eq!(Package::read("Package: alone\n"), Package::default());
     }
 
@@ -175,7 +204,10 @@ mod tests {
     fn the_archive_is_not_that_of_security() {
         let text = "http://a.test/debian-security/ /etc/s:2\nhttp://a.test/debian/ /etc/s:1\n";
         assert_eq!(first(text), Some(("http://a.test/debian/", "/etc/s:1")));
-        assert_eq!(first("http://b.test/mirror/ /etc/s:1\n"), Some(("http://b.test/mirror/", "/etc/s:1")));
+        assert_eq!(
+            first("http://b.test/mirror/ /etc/s:1\n"),
+            Some(("http://b.test/mirror/", "/etc/s:1"))
+        );
         assert_eq!(first(""), None);
     }
 
@@ -183,8 +215,14 @@ mod tests {
     fn keys_of_both_styles() {
         let cases = [
             ("Types: deb\nSigned-By: /keys/a.gpg\n", Some("/keys/a.gpg")),
-            ("deb [arch=amd64 signed-by=/keys/b.gpg] http://a.test/ sid main\n", Some("/keys/b.gpg")),
-            ("deb [signed-by=/keys/c.gpg,/keys/d.gpg] http://a.test/ sid main\n", Some("/keys/c.gpg")),
+            (
+                "deb [arch=amd64 signed-by=/keys/b.gpg] http://a.test/ sid main\n",
+                Some("/keys/b.gpg"),
+            ),
+            (
+                "deb [signed-by=/keys/c.gpg,/keys/d.gpg] http://a.test/ sid main\n",
+                Some("/keys/c.gpg"),
+            ),
             ("Signed-By:\n -----BEGIN PGP PUBLIC KEY BLOCK-----\n", None),
             ("deb http://a.test/ sid main\n", None),
         ];
@@ -195,11 +233,17 @@ mod tests {
 
     #[test]
     fn an_entry() {
-        let archive = |key: Option<&str>| Archive { uri: "http://a.test/".into(), key: key.map(str::to_owned) };
+        let archive = |key: Option<&str>| Archive {
+            uri: "http://a.test/".into(),
+            key: key.map(str::to_owned),
+        };
         assert_eq!(
             archive(Some("/k.gpg")).entry("sid"),
             "deb [signed-by=/k.gpg arch=amd64] http://a.test/ sid main\n"
         );
-        assert_eq!(archive(None).entry("sid"), "deb [arch=amd64] http://a.test/ sid main\n");
+        assert_eq!(
+            archive(None).entry("sid"),
+            "deb [arch=amd64] http://a.test/ sid main\n"
+        );
     }
 }

@@ -82,12 +82,18 @@ pub(crate) fn find(name: &str) -> Result<Kernel, Error> {
 
 /// Kernels and what is known of them: `DATAPLANE_VM_CACHE`, or in the user's cache.
 pub(crate) fn cache() -> Result<PathBuf, Error> {
-    let from = |name: &str| env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let from = |name: &str| {
+        env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let folder = from("DATAPLANE_VM_CACHE")
         .or_else(|| Some(from("XDG_CACHE_HOME")?.join("dataplane/vm")))
         .or_else(|| Some(from("HOME")?.join(".cache/dataplane/vm")))
         .ok_or_else(|| {
-            Error::Machine("HOME is not set: say in DATAPLANE_VM_CACHE where kernels may be kept".into())
+            Error::Machine(
+                "HOME is not set: say in DATAPLANE_VM_CACHE where kernels may be kept".into(),
+            )
         })?;
     fs::create_dir_all(&folder).at(&folder)?;
     Ok(folder)
@@ -108,7 +114,8 @@ fn fetch(packaged: Packaged) -> Result<Kernel, Error> {
     {
         return Ok(known.kernel.clone());
     }
-    match apt::Source::of(packaged.suite, &cache).and_then(|source| unpack::newest(&source, &cache)) {
+    match apt::Source::of(packaged.suite, &cache).and_then(|source| unpack::newest(&source, &cache))
+    {
         Ok(kernel) => {
             Known::write(&cache, packaged, &kernel)?;
             Ok(kernel)
@@ -139,7 +146,9 @@ impl Known {
         let folder = fs::read_to_string(&file).ok()?;
         let kernel = in_folder(&cache.join(folder.trim())).ok()?;
         let written = fs::metadata(&file).and_then(|file| file.modified()).ok()?;
-        let age = SystemTime::now().duration_since(written).unwrap_or_default();
+        let age = SystemTime::now()
+            .duration_since(written)
+            .unwrap_or_default();
         Some(Self {
             kernel,
             fresh: age < FRESH,
@@ -159,10 +168,20 @@ fn in_folder(base: &Path) -> Result<Kernel, Error> {
     let mut releases: Vec<String> = fs::read_dir(&boot)
         .at(&boot)?
         .flatten()
-        .filter_map(|entry| Some(entry.file_name().to_str()?.strip_prefix("vmlinuz-")?.to_owned()))
+        .filter_map(|entry| {
+            Some(
+                entry
+                    .file_name()
+                    .to_str()?
+                    .strip_prefix("vmlinuz-")?
+                    .to_owned(),
+            )
+        })
         .filter(|release| {
             let modules = base.join("lib/modules").join(release);
-            ["modules.dep", "modules.builtin"].iter().all(|name| modules.join(name).is_file())
+            ["modules.dep", "modules.builtin"]
+                .iter()
+                .all(|name| modules.join(name).is_file())
         })
         .collect();
     releases.sort();

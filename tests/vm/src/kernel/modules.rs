@@ -1,6 +1,10 @@
 //! Which module files a module takes, in the order in which they are loaded (modules.dep(5)).
 
-use std::{collections::BTreeMap, fs, path::{Path, PathBuf}};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+};
 
 use super::Kernel;
 use crate::error::{At, Error};
@@ -13,7 +17,10 @@ pub(crate) fn closure(kernel: &Kernel, names: &[&str]) -> Result<Vec<PathBuf>, E
     let (dependencies, builtin) = (read("modules.dep")?, read("modules.builtin")?);
     let index = Index::new(&dependencies, &builtin);
     let files = index.closure(names).map_err(|name| {
-        Error::Machine(format!("kernel {} has no module {name}, which the guest needs", kernel.release))
+        Error::Machine(format!(
+            "kernel {} has no module {name}, which the guest needs",
+            kernel.release
+        ))
     })?;
     Ok(files.into_iter().map(|file| folder.join(file)).collect())
 }
@@ -26,7 +33,10 @@ struct Index<'a> {
 
 /// A file's name as a module's: without folder and endings, `-` and `_` being the same.
 fn module(file: &str) -> String {
-    let name = Path::new(file).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let name = Path::new(file)
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     name.split('.').next().unwrap_or_default().replace('-', "_")
 }
 
@@ -34,7 +44,9 @@ impl<'a> Index<'a> {
     fn new(dependencies: &'a str, builtin: &str) -> Self {
         let files = dependencies.lines().filter_map(|line| {
             let (file, needs) = line.split_once(':')?;
-            let all: Vec<&str> = std::iter::once(file).chain(needs.split_whitespace()).collect();
+            let all: Vec<&str> = std::iter::once(file)
+                .chain(needs.split_whitespace())
+                .collect();
             Some((module(file), all))
         });
         Self {
@@ -73,7 +85,9 @@ mod tests {
                             kernel/net/9pnet_virtio.ko: kernel/net/9pnet.ko.xz\n";
         let index = Index::new(dependencies, "kernel/drivers/virtio/virtio-pci.ko\n");
         assert_eq!(
-            index.closure(&["virtio_pci", "9p", "9pnet_virtio"]).expect("all there"),
+            index
+                .closure(&["virtio_pci", "9p", "9pnet_virtio"])
+                .expect("all there"),
             [
                 "kernel/fs/netfs.ko.xz",
                 "kernel/net/9pnet.ko.xz",

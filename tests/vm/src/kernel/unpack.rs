@@ -21,7 +21,9 @@ pub(super) fn newest(source: &Source, cache: &Path) -> Result<Kernel, Error> {
     let name = packages.first().ok_or_else(|| {
         Error::Machine(format!("{META} of {} depends on no kernel", source.suite()))
     })?;
-    let folder = cache.join("kernels").join(format!("{name}_{}", meta.version));
+    let folder = cache
+        .join("kernels")
+        .join(format!("{name}_{}", meta.version));
     if let Ok(kernel) = in_folder(&folder) {
         return Ok(kernel);
     }
@@ -33,13 +35,20 @@ pub(super) fn newest(source: &Source, cache: &Path) -> Result<Kernel, Error> {
         .prefix(".unpacking-")
         .tempdir_in(&parent)
         .at(&parent)?;
-    let (debs, tree, base) = (work.path().join("debs"), work.path().join("tree"), work.path().join("base"));
+    let (debs, tree, base) = (
+        work.path().join("debs"),
+        work.path().join("tree"),
+        work.path().join("base"),
+    );
     for folder in [&debs, &tree] {
         fs::create_dir(folder).at(folder)?;
     }
     source.download(&packages, &debs)?;
     for deb in fs::read_dir(&debs).at(&debs)?.flatten() {
-        run(Command::new("dpkg-deb").arg("-x").arg(deb.path()).arg(&tree))?;
+        run(Command::new("dpkg-deb")
+            .arg("-x")
+            .arg(deb.path())
+            .arg(&tree))?;
     }
     settle(&tree, &base)?;
     let _ = fs::remove_dir_all(&folder);
@@ -49,15 +58,22 @@ pub(super) fn newest(source: &Source, cache: &Path) -> Result<Kernel, Error> {
 
 /// The packages with the files of a kernel, behind [`META`]. Up to 7.0 one has all; later the image, the modules, and
 /// the list of what is built in have each their own.
-fn kernel_packages(mut depends: impl FnMut(&str) -> Result<Vec<String>, Error>) -> Result<Vec<String>, Error> {
+fn kernel_packages(
+    mut depends: impl FnMut(&str) -> Result<Vec<String>, Error>,
+) -> Result<Vec<String>, Error> {
     let mut found: Vec<String> = Vec::new();
     let mut open = vec![META.to_owned()];
     while let Some(name) = open.pop() {
         for next in depends(&name)? {
-            let versioned = ["linux-image-", "linux-binary-", "linux-modules-", "linux-base-"]
-                .iter()
-                .filter_map(|prefix| next.strip_prefix(prefix))
-                .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
+            let versioned = [
+                "linux-image-",
+                "linux-binary-",
+                "linux-modules-",
+                "linux-base-",
+            ]
+            .iter()
+            .filter_map(|prefix| next.strip_prefix(prefix))
+            .any(|rest| rest.starts_with(|c: char| c.is_ascii_digit()));
             if versioned && !found.contains(&next) {
                 found.push(next.clone());
                 open.push(next);
@@ -76,11 +92,17 @@ fn settle(tree: &Path, base: &Path) -> Result<(), Error> {
         .find(|folder| folder.is_dir())
         .ok_or_else(|| Error::Machine("the kernel's packages have no modules".into()))?;
     let release = only_entry(&modules)?;
-    let name = release.file_name().and_then(OsStr::to_str).unwrap_or_default();
-    let image = [tree.join("boot").join(format!("vmlinuz-{name}")), release.join("vmlinuz")]
-        .into_iter()
-        .find(|file| file.is_file())
-        .ok_or_else(|| Error::Machine(format!("the packages of {name} have no image")))?;
+    let name = release
+        .file_name()
+        .and_then(OsStr::to_str)
+        .unwrap_or_default();
+    let image = [
+        tree.join("boot").join(format!("vmlinuz-{name}")),
+        release.join("vmlinuz"),
+    ]
+    .into_iter()
+    .find(|file| file.is_file())
+    .ok_or_else(|| Error::Machine(format!("the packages of {name} have no image")))?;
     let (boot, lib) = (base.join("boot"), base.join("lib/modules"));
     for folder in [&boot, &lib] {
         fs::create_dir_all(folder).at(folder)?;
@@ -96,7 +118,10 @@ fn only_entry(folder: &Path) -> Result<PathBuf, Error> {
     let mut entries = fs::read_dir(folder).at(folder)?.flatten();
     match (entries.next(), entries.next()) {
         (Some(one), None) => Ok(one.path()),
-        _ => Err(Error::Machine(format!("{} is not one kernel's", folder.display()))),
+        _ => Err(Error::Machine(format!(
+            "{} is not one kernel's",
+            folder.display()
+        ))),
     }
 }
 
@@ -108,8 +133,16 @@ mod tests {
     fn packages_of_both_ages() {
         let split = |name: &str| {
             Ok(match name {
-                META => vec!["linux-base-amd64", "linux-image-7.3-amd64", "linux-modules-amd64"],
-                "linux-image-7.3-amd64" => vec!["dracut", "linux-binary-7.3-amd64", "linux-modules-7.3-amd64"],
+                META => vec![
+                    "linux-base-amd64",
+                    "linux-image-7.3-amd64",
+                    "linux-modules-amd64",
+                ],
+                "linux-image-7.3-amd64" => vec![
+                    "dracut",
+                    "linux-binary-7.3-amd64",
+                    "linux-modules-7.3-amd64",
+                ],
                 "linux-modules-7.3-amd64" => vec!["kmod", "linux-base-7.3-amd64"],
                 _ => vec![],
             }
@@ -120,14 +153,24 @@ mod tests {
         let mut names = kernel_packages(split).expect("no error");
         assert_eq!(names.remove(0), "linux-image-7.3-amd64");
         names.sort();
-        assert_eq!(names, ["linux-base-7.3-amd64", "linux-binary-7.3-amd64", "linux-modules-7.3-amd64"]);
+        assert_eq!(
+            names,
+            [
+                "linux-base-7.3-amd64",
+                "linux-binary-7.3-amd64",
+                "linux-modules-7.3-amd64"
+            ]
+        );
         let whole = |name: &str| {
             Ok(match name {
                 META => vec!["linux-image-6.1.0-50-amd64".to_owned()],
                 _ => vec!["kmod".to_owned(), "linux-base".to_owned()],
             })
         };
-        assert_eq!(kernel_packages(whole).expect("no error"), ["linux-image-6.1.0-50-amd64"]);
+        assert_eq!(
+            kernel_packages(whole).expect("no error"),
+            ["linux-image-6.1.0-50-amd64"]
+        );
     }
 
     #[test]
@@ -135,7 +178,11 @@ mod tests {
         for old in [true, false] {
             let work = tempfile::tempdir().expect("a folder");
             let tree = work.path().join("tree");
-            let modules = tree.join(if old { "lib/modules/9.9-x" } else { "usr/lib/modules/9.9-x" });
+            let modules = tree.join(if old {
+                "lib/modules/9.9-x"
+            } else {
+                "usr/lib/modules/9.9-x"
+            });
             fs::create_dir_all(modules.join("kernel")).expect("a folder");
             fs::write(modules.join("modules.order"), "").expect("a file");
             fs::write(modules.join("modules.builtin"), "").expect("a file");
