@@ -85,6 +85,7 @@ impl Bench {
                 },
                 longest: if index == 2 { 600 } else { 1518 },
                 source: index == 0,
+                threads: false,
                 gso: index == 1 && mood & 0x20 != 0,
             };
             let mut port = TapPort::new(format!("tap{index}"), queue, options);

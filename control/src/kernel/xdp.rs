@@ -71,13 +71,14 @@ pub enum Unclaimed {
     Drop,
 }
 
-/// How a socket takes frames, which decides what becomes of one that needs several buffers.
+/// What becomes of a frame that comes in several buffers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// The kernel copies, and drops what does not fit a chunk (XDP_STATISTICS, rx_dropped).
-    Copy,
-    /// The driver writes to the chunk: what came in several buffers is dropped by the program.
-    ZeroCopy,
+    /// It goes to the socket, which takes it so, or copies it, and drops what does not fit a chunk (XDP_STATISTICS,
+    /// rx_dropped).
+    Any,
+    /// The program drops and counts it.
+    SingleBuffer,
 }
 
 /// What to attach where.
@@ -265,8 +266,8 @@ impl XdpProgram {
         self.write_claim(
             queue,
             match delivery {
-                Delivery::Copy => CLAIMED,
-                Delivery::ZeroCopy => CLAIMED | SINGLE_BUFFER,
+                Delivery::Any => CLAIMED,
+                Delivery::SingleBuffer => CLAIMED | SINGLE_BUFFER,
             },
         )?;
         self.xsks

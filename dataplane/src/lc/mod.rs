@@ -128,6 +128,7 @@ impl Lc {
             layer: Layer::Ethernet,
             longest,
             source: false,
+            threads: false,
             gso: false,
         };
         let mut port = TapPort::new(name, queue, options);

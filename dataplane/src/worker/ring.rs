@@ -148,6 +148,16 @@ impl Ring {
         Ok(Self::over(Inner::Kernel(Box::new(ring))))
     }
 
+    /// Whether the kernel does the ring's work when its one thread asks for it, not in between (IORING_SETUP_SINGLE_ISSUER
+    /// with IORING_SETUP_DEFER_TASKRUN, Linux 6.1).
+    pub fn is_deferred(&self) -> bool {
+        match &self.inner {
+            Inner::Kernel(ring) => ring.params().is_setup_single_issuer(),
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Inner::Fake(_) => false,
+        }
+    }
+
     /// A ring whose kernel is played from memory.
     #[cfg(any(test, feature = "fake-kernel"))]
     pub fn fake() -> Self {

@@ -5,7 +5,10 @@ use std::{
     env,
     fs::OpenOptions,
     io::{BufRead, BufReader, Write},
+    os::fd::AsFd,
 };
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Card;
 
@@ -21,6 +24,11 @@ fn ask(request: &str) {
         .expect("a serial port");
     writeln!(port, "{request}").expect("somebody listens");
     let mut answer = String::new();
+    // Whoever is asked has half a minute for a card; one who does not answer is not waited for.
+    let patience = PollTimeout::from(60_000_u16);
+    let mut waiting = [PollFd::new(port.as_fd(), PollFlags::POLLIN)];
+    let ready = poll(&mut waiting, patience).expect("a serial port");
+    assert_eq!(ready, 1, "{request}: no answer");
     BufReader::new(port)
         .read_line(&mut answer)
         .expect("an answer");

@@ -1,6 +1,12 @@
 //! A line between two cards of the guest: one is the dataplane's, frames are sent from the other. Each is in a
 //! namespace of its own, and back where it was at the end.
 
+use std::{
+    panic,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+};
+
 use super::{Card, host};
 use crate::{Daemon, Netns, send::Sender};
 
@@ -14,6 +20,7 @@ pub struct Lane {
     pub nic: Card,
     /// The sender's card.
     pub sender: Card,
+    unplugged: AtomicBool,
 }
 
 impl Lane {
@@ -24,6 +31,7 @@ impl Lane {
             outside: Netns::new(),
             nic,
             sender,
+            unplugged: AtomicBool::new(false),
         };
         lane.raise(&lane.inside, nic);
         lane.raise(&lane.outside, sender);
@@ -44,12 +52,14 @@ impl Lane {
 
     /// Takes the dataplane's card out of the machine.
     pub fn unplug(&self) {
+        self.unplugged.store(true, Ordering::Relaxed);
         host::unplug(self.nic);
     }
 
     /// Puts it in again, and its interface where it was, with its name.
     pub fn plug(&self) {
         host::plug(self.nic);
+        self.unplugged.store(false, Ordering::Relaxed);
         self.raise(&self.inside, self.nic);
     }
 
@@ -72,6 +82,16 @@ impl Lane {
 
 impl Drop for Lane {
     fn drop(&mut self) {
+        if thread::panicking() {
+            // A test that failed leaves the cards of the next one where they belong.
+            let back = panic::catch_unwind(panic::AssertUnwindSafe(|| {
+                if self.unplugged.load(Ordering::Relaxed) {
+                    host::plug(self.nic);
+                }
+                host::cable(self.nic, true);
+            }));
+            drop(back);
+        }
         self.nic.move_back(&self.inside);
         self.sender.move_back(&self.outside);
     }

@@ -9,6 +9,13 @@ pub mod pktgen;
 
 pub use self::{card::Card, facts::fact, lane::Lane};
 
+/// Panics on the newest kernel, which has all that is tested, unless `holds`: what an older kernel may be without must not
+/// get lost unseen.
+pub fn newest_has(holds: bool, what: &str) {
+    let newest = std::env::var("DATAPLANE_VM_KERNEL").is_ok_and(|name| name == "newest");
+    assert!(holds || !newest, "the newest kernel has {what}");
+}
+
 /// Whether this is the guest of `scripts/vm`.
 pub fn is_here() -> bool {
     std::env::var_os(host::PORT).is_some()

@@ -1,20 +1,15 @@
 //! What runs the guest's instructions: KVM where it is proven to run a kernel, else QEMU's own emulation, which
 //! works everywhere.
 
-use std::{
-    fs,
-    path::Path,
-    process::{Command, Stdio},
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fs, os::unix::process::CommandExt, path::Path, process::Stdio, time::Duration};
 
 use crate::{
     console,
     error::{At, Error},
     initramfs,
     kernel::{self, Kernel},
-    qemu,
+    process::Qemu,
+    qemu, stop,
 };
 
 /// What runs a guest.
@@ -83,19 +78,19 @@ fn boots(kernel: &Kernel) -> Result<bool, Error> {
     let work = tempfile::tempdir().at(std::env::temp_dir())?;
     let (image, log) = (work.path().join("probe"), work.path().join("log"));
     initramfs::write_probe(&image, WORD)?;
-    let mut command: Command = qemu::bare(Accel::Kvm, kernel, &image, &log);
+    let mut command = qemu::bare(Accel::Kvm, kernel, &image, &log);
     command
         .args(["-m", "512"])
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().map_err(|e| not_started(&e))?;
-    let end = Instant::now() + TRIAL;
-    while child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
-        thread::sleep(Duration::from_millis(20));
+        .stderr(Stdio::piped())
+        .process_group(0);
+    let mut trial = Qemu::start(command)?;
+    trial.wait(TRIAL);
+    trial.end();
+    if stop::wanted() {
+        return Err(Error::Interrupted);
     }
-    let _ = child.kill();
-    let _ = child.wait();
     Ok(said(&log))
 }
 

@@ -9,7 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::error::{At, Error};
+use crate::{
+    error::{At, Error},
+    process::Qemu,
+    stop,
+};
 
 /// A socket of the file system that waits for QEMU.
 pub(crate) struct Channel {
@@ -42,7 +46,7 @@ impl Channel {
     }
 
     /// Waits for QEMU, which connects to all of them when it starts.
-    pub(crate) fn accept(self, limit: Duration) -> io::Result<UnixStream> {
+    pub(crate) fn accept(self, qemu: &mut Qemu, limit: Duration) -> io::Result<UnixStream> {
         let end = Instant::now() + limit;
         loop {
             match self.listener.accept() {
@@ -51,7 +55,12 @@ impl Channel {
                     let _ = fs::remove_file(&self.path);
                     return Ok(stream);
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < end => {
+                Err(e)
+                    if e.kind() == io::ErrorKind::WouldBlock
+                        && Instant::now() < end
+                        && !qemu.has_ended()
+                        && !stop::wanted() =>
+                {
                     thread::sleep(Duration::from_millis(5));
                 }
                 Err(e) => return Err(e),

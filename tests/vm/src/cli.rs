@@ -160,8 +160,7 @@ struct Themes {
 }
 
 /// The search path of commands: what was built comes first.
-const PATH: &str =
-    "export PATH=/target/${DATAPLANE_PROFILE:-debug}:$PATH DATAPLANE_BIN_DIR=/target/debug";
+const PATH: &str = "export PATH=/target/debug:$PATH DATAPLANE_BIN_DIR=/target/debug";
 
 impl Command {
     /// Does what was asked for.
@@ -181,7 +180,8 @@ impl Command {
                 let themes = test.themes.all(&test.options.size)?;
                 let mut guest = test.options.guest(&test.options.kernel)?;
                 guest.limit = Some(Duration::from_secs(test.time));
-                let outcome = themes::run(guest, &themes, test.filter.as_deref())?;
+                let outcome =
+                    themes::run(guest, &test.options.kernel, &themes, test.filter.as_deref())?;
                 Ok(ExitCode::from(u8::from(!outcome.passed)))
             }
             Action::Matrix(matrix) => {
@@ -191,7 +191,7 @@ impl Command {
                 let passed = matrix::run(&project, |name| {
                     let mut guest = matrix.size.guest(name)?;
                     guest.limit = limit;
-                    themes::run(guest, &themes, None)
+                    themes::run(guest, name, &themes, None)
                 })?;
                 Ok(ExitCode::from(u8::from(!passed)))
             }

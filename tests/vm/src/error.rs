@@ -29,6 +29,9 @@ pub(crate) enum Error {
         /// The last line of what it said.
         said: String,
     },
+    /// The guest or the harness itself is at fault.
+    #[error("{0}")]
+    Broken(String),
     /// The guest's kernel gave up.
     #[error("the guest's kernel panicked: {what}\n{log}")]
     Panic {
@@ -38,8 +41,10 @@ pub(crate) enum Error {
         log: String,
     },
     /// The guest did not come to an end.
-    #[error("the guest hangs: no end within {limit:?} (--time)\n{log}")]
+    #[error("the guest hangs: {what} within {limit:?}\n{log}")]
     Hang {
+        /// What did not come.
+        what: &'static str,
         /// How long it had.
         limit: Duration,
         /// The end of its log.
@@ -67,7 +72,7 @@ impl Error {
         match self {
             Error::Usage(_) => 2,
             Error::Machine(_) | Error::File { .. } | Error::Program { .. } => 3,
-            Error::Panic { .. } | Error::NoVerdict { .. } => 125,
+            Error::Broken(_) | Error::Panic { .. } | Error::NoVerdict { .. } => 125,
             Error::Hang { .. } => 124,
             Error::Interrupted => 130,
         }
@@ -98,6 +103,10 @@ pub(crate) fn run(command: &mut std::process::Command) -> Result<Vec<u8>, Error>
         .map_err(|e| Error::Machine(format!("cannot start {program}: {e}")))?;
     if output.status.success() {
         return Ok(output.stdout);
+    }
+    // Ctrl-C is for it as well.
+    if crate::stop::wanted() {
+        return Err(Error::Interrupted);
     }
     let said = String::from_utf8_lossy(&output.stderr);
     let said = said.lines().rfind(|line| !line.trim().is_empty());

@@ -8,7 +8,6 @@ use std::{
     process::Stdio,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
         mpsc::{Receiver, RecvTimeoutError},
     },
     thread::{self, JoinHandle},
@@ -16,7 +15,6 @@ use std::{
 };
 
 use serde_json::json;
-use signal_hook::consts::TERM_SIGNALS;
 
 use crate::{
     accel::Accel,
@@ -31,6 +29,7 @@ use crate::{
     process::Qemu,
     qemu::Machine,
     qmp::Qmp,
+    stop,
     verdict::{self, Verdict},
 };
 
@@ -74,7 +73,7 @@ pub(crate) type Output = Box<dyn Write + Send>;
 const GRACE: Duration = Duration::from_secs(20);
 
 /// How long a boot may take; a loaded machine was seen to take 30 s.
-const BOOT: Duration = Duration::from_secs(120);
+const BOOT: Duration = Duration::from_secs(60);
 
 /// How often a machine is started that does not come as far as its command. Emulation with several threads has races of
 /// its own (QEMU 10.0: the assertion in `iotlb_to_section`, one boot of some twenty; a processor without timer
@@ -99,12 +98,9 @@ impl Guest {
     /// Boots it, passes on what its command prints to what `outputs` gives (standard output and error), and waits for
     /// its end.
     pub(crate) fn run(&self, outputs: impl Fn() -> (Output, Output)) -> Result<Ended, Error> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in TERM_SIGNALS {
-            signal_hook::flag::register(*signal, Arc::clone(&stop)).at("signals")?;
-        }
+        let end = self.limit.map(|limit| Instant::now() + limit);
         for boot in 1.. {
-            match self.attempt(outputs(), &stop) {
+            match self.attempt(outputs(), end) {
                 Ok(ended) => return Ok(ended),
                 Err(Failure::Boot(e)) if boot < BOOTS => {
                     let why = e.to_string();
@@ -122,7 +118,7 @@ impl Guest {
     fn attempt(
         &self,
         (stdout, stderr): (Output, Output),
-        stop: &AtomicBool,
+        end: Option<Instant>,
     ) -> Result<Ended, Failure> {
         let work = tempfile::Builder::new()
             .prefix("dataplane-vm-")
@@ -142,13 +138,12 @@ impl Guest {
         let streams = channels
             .into_iter()
             .chain([monitor])
-            .map(|channel| channel.accept(GRACE));
+            .map(|channel| channel.accept(&mut qemu, GRACE));
         let Ok(streams) = streams.collect::<Result<Vec<_>, _>>() else {
             let (status, said) = qemu.end();
-            return Err(Failure::Final(Error::NoVerdict {
-                status,
-                said,
-                log: String::new(),
+            return Err(Failure::Final(match stop::wanted() {
+                true => Error::Interrupted,
+                false => Error::Machine(format!("QEMU does not start ({status}){said}")),
             }));
         };
         let Ok([out, err, verdicts, control, monitor]) = <[_; 5]>::try_from(streams) else {
@@ -159,7 +154,7 @@ impl Guest {
         let _broker: JoinHandle<()> =
             broker::serve(control, Arc::clone(&qmp), self.lab.cards.clone());
         let mut up = false;
-        let waited = self.wait(&mut qemu, &verdict::read(verdicts), stop, &mut up);
+        let waited = self.wait(&mut qemu, &verdict::read(verdicts), end, &mut up);
         if matches!(waited, Err(Error::Hang { .. })) {
             // The answer to this is a panic, whose trace shows what the processors do.
             if let Ok(mut qmp) = qmp.lock() {
@@ -192,16 +187,17 @@ impl Guest {
                     log: log_end,
                 },
             },
-            Err(Error::Hang { limit, .. }) => Error::Hang {
+            Err(Error::Hang { what, limit, .. }) => Error::Hang {
+                what,
                 limit,
                 log: log_end,
             },
             Err(e) => return Err(Failure::Final(e)),
         };
-        Err(if up {
-            Failure::Final(error)
-        } else {
-            Failure::Boot(error)
+        let over = end.is_some_and(|end| Instant::now() > end);
+        Err(match up || over {
+            true => Failure::Final(error),
+            false => Failure::Boot(error),
         })
     }
 
@@ -221,9 +217,10 @@ impl Guest {
             &self.command,
             &self.settings(),
         )?;
+        let modules = self.kernel.modules();
         let shares = [
             ("usr", "/usr".as_ref(), false),
-            ("kernel", self.kernel.base.as_path(), false),
+            ("modules", modules.as_path(), false),
             ("project", self.project.as_path(), false),
             ("target", self.target.as_path(), false),
             ("out", out.as_path(), true),
@@ -257,7 +254,7 @@ impl Guest {
         &self,
         qemu: &mut Qemu,
         verdicts: &Receiver<Verdict>,
-        stop: &AtomicBool,
+        end: Option<Instant>,
         up: &mut bool,
     ) -> Result<Option<u8>, Error> {
         let began = Instant::now();
@@ -269,7 +266,7 @@ impl Guest {
                     return Ok(Some(code));
                 }
                 Ok(Verdict::Failed(why)) => {
-                    return Err(Error::Machine(format!(
+                    return Err(Error::Broken(format!(
                         "the guest could not be set up: {why}"
                     )));
                 }
@@ -279,20 +276,20 @@ impl Guest {
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
-            if stop.load(Ordering::Relaxed) {
+            if stop::wanted() {
                 return Err(Error::Interrupted);
             }
-            let limit = match *up {
-                true => self.limit,
-                false => Some(self.limit.map_or(BOOT, |limit| limit.min(BOOT))),
+            let over = |end: Option<Instant>| end.is_some_and(|end| Instant::now() > end);
+            let hang = |what, limit: Option<Duration>| Error::Hang {
+                what,
+                limit: limit.unwrap_or_default(),
+                log: String::new(),
             };
-            if let Some(limit) = limit
-                && began.elapsed() > limit
-            {
-                return Err(Error::Hang {
-                    limit,
-                    log: String::new(),
-                });
+            if over(end) {
+                return Err(hang("no end (--time)", self.limit));
+            }
+            if !*up && over(Some(began + BOOT)) {
+                return Err(hang("its command has not begun", Some(BOOT)));
             }
         }
     }

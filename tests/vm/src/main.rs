@@ -19,6 +19,7 @@ mod matrix;
 mod process;
 mod qemu;
 mod qmp;
+mod stop;
 mod themes;
 mod verdict;
 
@@ -27,7 +28,12 @@ use std::process::ExitCode;
 use clap::Parser;
 
 fn main() -> ExitCode {
-    match cli::Command::parse().run() {
+    let command = cli::Command::parse();
+    if let Err(error) = stop::listen() {
+        eprintln!("vm: signals: {error}");
+        return ExitCode::from(3);
+    }
+    match command.run() {
         Ok(code) => code,
         Err(error) => {
             eprintln!("vm: {error}");

@@ -86,7 +86,7 @@ impl Record {
         );
         let mut rule = String::from("| --- |");
         for kernel in &self.kernels {
-            let _ = write!(page, " {} |", kernel.release);
+            let _ = write!(page, " {} ({}) |", kernel.name, kernel.release);
             rule.push_str(" --- |");
         }
         let _ = writeln!(page, " tested by |\n{rule} --- |");
@@ -119,7 +119,7 @@ impl Record {
         }
         page.push_str("\n## Tests\n\n| test |");
         for kernel in &self.kernels {
-            let _ = write!(page, " {} |", kernel.release);
+            let _ = write!(page, " {} ({}) |", kernel.name, kernel.release);
         }
         let _ = writeln!(page, "\n{rule}");
         for test in self.in_order(|kernel| kernel.trials.iter().map(|trial| &trial.name)) {

@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::signal::Signal;
 
-use crate::{accel, error::Error};
+use crate::{accel, error::Error, stop};
 
 /// A running QEMU; it is killed when this is dropped.
 pub(crate) struct Qemu {
@@ -43,10 +43,15 @@ impl Qemu {
         Ok(Self { child, said })
     }
 
-    /// Waits for its end, at most so long.
+    /// Whether it has ended by itself.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        !self.child.try_wait().is_ok_and(|ended| ended.is_none())
+    }
+
+    /// Waits for its end, at most so long, or until we are to end.
     pub(crate) fn wait(&mut self, limit: Duration) {
         let end = Instant::now() + limit;
-        while self.child.try_wait().is_ok_and(|ended| ended.is_none()) && Instant::now() < end {
+        while !self.has_ended() && Instant::now() < end && !stop::wanted() {
             thread::sleep(Duration::from_millis(5));
         }
     }

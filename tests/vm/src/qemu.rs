@@ -14,9 +14,9 @@ use crate::{
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
 /// The kernel's command line. An oops is a panic, a panic is the end (`-no-reboot`); the answer to an NMI from outside
-/// is a panic as well, which shows where a kernel hangs. Guards against speculation cost emulation much and protect
+/// is a panic as well, which shows what all processors do. Guards against speculation cost emulation much and protect
 /// nobody here; grace periods of RCU are the shortest, for everything that is set up and taken down.
-const COMMAND_LINE: &str = "console=ttyS0 loglevel=6 panic=-1 oops=panic unknown_nmi_panic=1 \
+const COMMAND_LINE: &str = "console=ttyS0 loglevel=6 panic=-1 oops=panic unknown_nmi_panic=1 panic_print=0x40 \
                             nowatchdog tsc=reliable mitigations=off rcupdate.rcu_expedited=1 random.trust_cpu=on rdinit=/init";
 
 /// A machine to be started.

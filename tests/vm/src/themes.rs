@@ -59,6 +59,8 @@ pub(crate) struct Fact {
 /// All that came of a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Outcome {
+    /// What the kernel is called here.
+    pub(crate) name: String,
     /// `uname -r` of the kernel.
     pub(crate) release: String,
     /// Every test, in the order in which they ran.
@@ -124,12 +126,13 @@ impl Write for Keep {
 /// Runs the themes in one guest, one after another.
 pub(crate) fn run(
     mut guest: Guest,
+    name: &str,
     themes: &[Theme],
     filter: Option<&str>,
 ) -> Result<Outcome, Error> {
     let out = tempfile::tempdir().at(std::env::temp_dir())?;
     guest.out = Some(PathBuf::from(out.path()));
-    guest.command = script(themes, filter);
+    guest.command = script(name, themes, filter);
     let release = guest.kernel.release.clone();
     println!(
         "kernel {release}, {:?}, {} processors",
@@ -151,6 +154,7 @@ pub(crate) fn run(
         .iter()
         .any(|trial| trial.result == TrialResult::Failed);
     Ok(Outcome {
+        name: name.to_owned(),
         release,
         passed: ended.code == 0 && !failed && !trials.is_empty(),
         trials,
@@ -159,13 +163,14 @@ pub(crate) fn run(
 }
 
 /// The guest's command.
-fn script(themes: &[Theme], filter: Option<&str>) -> String {
+fn script(name: &str, themes: &[Theme], filter: Option<&str>) -> String {
     // What may not be skipped here may not be skipped there.
     let required = std::env::var("DATAPLANE_REQUIRE").unwrap_or_default();
     let mut script = format!(
         "#!/bin/sh\nexport DATAPLANE_BIN_DIR=/target/debug DATAPLANE_VM_FACTS=/out/{FACTS}\n\
-         export DATAPLANE_REQUIRE={}\ncode=0\n",
-        quoted(&[required])
+         export DATAPLANE_REQUIRE={} DATAPLANE_VM_KERNEL={}\ncode=0\n",
+        quoted(&[required]),
+        quoted(&[name])
     );
     for theme in themes {
         let mut words = vec![
@@ -221,7 +226,7 @@ fn facts(text: &str) -> Result<Vec<Fact>, Error> {
     text.lines()
         .map(|line| {
             serde_json::from_str(line)
-                .map_err(|e| Error::Machine(format!("{FACTS} has {line:?}: {e}")))
+                .map_err(|e| Error::Broken(format!("{FACTS} has {line:?}: {e}")))
         })
         .collect()
 }
@@ -260,7 +265,7 @@ mod tests {
         assert_eq!(theme.name, "zero_copy");
         assert_eq!(theme.path, "/target/debug/deps/guest_zero_copy-0123abcd");
         assert!(Theme::new(Path::new("/etc/passwd"), &target).is_err());
-        let script = script(&[theme], Some("it's"));
+        let script = script("6.1", &[theme], Some("it's"));
         assert!(script.contains(r"'--test-threads=1' 'it'\''s'"), "{script}");
     }
 }

@@ -64,7 +64,7 @@ fn a_claimed_queue_leads_to_its_socket_or_nowhere() {
             );
         }
         let error = program
-            .set(0, &std::io::stdin(), Delivery::Copy)
+            .set(0, &std::io::stdin(), Delivery::Any)
             .unwrap_err();
         assert!(
             error.to_string().contains("not an AF_XDP socket"),
@@ -187,7 +187,7 @@ fn frames_go_to_the_socket_and_nowhere_once_it_is_closed() {
                 unclaimed: Unclaimed::Pass,
             };
             let mut program = XdpProgram::attach(&ns, "xdp0", &options).unwrap();
-            for delivery in [Delivery::Copy, Delivery::ZeroCopy] {
+            for delivery in [Delivery::Any, Delivery::SingleBuffer] {
                 let before = program.counters(0).unwrap().no_socket;
                 let socket = bound_socket(tap.ifindex);
                 program.set(0, &socket, delivery).unwrap();
@@ -289,8 +289,8 @@ fn a_frame_in_several_buffers_is_dropped_once_and_counted() {
         // Before Linux 6.9 generic XDP makes one buffer of such a frame, and it is the socket that drops it.
         let in_pieces = u64::from(KernelVersion::current().unwrap() >= KernelVersion::new(6, 9, 0));
         for (delivery, by_program, by_socket) in [
-            (Delivery::Copy, 0, 1),
-            (Delivery::ZeroCopy, in_pieces, 2 - in_pieces),
+            (Delivery::Any, 0, 1),
+            (Delivery::SingleBuffer, in_pieces, 2 - in_pieces),
         ] {
             program.set(0, &socket, delivery).unwrap();
             nix::unistd::write(&tap.fds[0], &[0xff; 8000]).unwrap();

@@ -46,6 +46,9 @@ pub struct Link {
     pub admin_up: bool,
     /// IFF_UP and IFF_RUNNING: it can carry frames.
     pub up: bool,
+    /// IFF_LOWER_UP: it has a carrier at this moment. [`Self::up`] learns of one that is lost a little later
+    /// (net/core/link_watch.c).
+    pub carrier: bool,
     /// IFF_NOARP.
     pub noarp: bool,
     /// Bytes behind the Ethernet header.
@@ -76,6 +79,7 @@ impl Link {
             hardware: u16::from(message.header.link_layer_type),
             admin_up: flags.contains(LinkFlags::Up),
             up: flags.contains(LinkFlags::Up | LinkFlags::Running),
+            carrier: flags.contains(LinkFlags::LowerUp),
             noarp: flags.contains(LinkFlags::Noarp),
             mtu: 0,
             kind: None,

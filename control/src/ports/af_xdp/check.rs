@@ -23,11 +23,9 @@ const HEADROOM: u32 = 256;
 /// An Ethernet header and one VLAN tag.
 pub(super) const HEADER: u32 = 14 + 4;
 
-/// Whether zero-copy may be had, as far as that is known before a socket is bound.
-pub(super) fn may_be_zero_copy(xdp: &AfXdp, port: &PlannedPort) -> bool {
-    let driver = port.link.as_ref().map(|link| link.driver.as_str());
-    matches!(*xdp.mode, XdpMode::Auto | XdpMode::ZeroCopy)
-        && driver.is_none_or(|driver| !NO_ZERO_COPY.contains(&driver))
+/// Whether a driver may grant zero-copy in a mode, as far as that is known before a socket is bound.
+pub(super) fn may_be_zero_copy(mode: XdpMode, driver: &str) -> bool {
+    matches!(mode, XdpMode::Auto | XdpMode::ZeroCopy) && !NO_ZERO_COPY.contains(&driver)
 }
 
 /// The longest frame that a driver receives whole without copies, where that is less than a slot holds. A longer one it hands
@@ -167,7 +165,7 @@ pub(super) fn room(slot_size: u32) -> u32 {
 /// Says when zero-copy is not to be had, or not yet, where it is wanted.
 pub(super) fn copies(xdp: &AfXdp, port: &PlannedPort, slot_size: u32) -> Option<String> {
     let link = port.link.as_ref()?;
-    if !(port.source && may_be_zero_copy(xdp, port)) {
+    if !(port.source && may_be_zero_copy(*xdp.mode, &link.driver)) {
         return None;
     }
     let why = in_pieces(&link.driver, link.mtu, slot_size)?;

@@ -29,6 +29,7 @@ use crate::{
         Delivery, QueueCounters, Unclaimed, XdpChoice, XdpMode as Attached, XdpOptions, XdpProgram,
     },
     link::{
+        ethtool::Ethtool,
         monitor::{Change, LinkEvent},
         netlink::{Link, Netlink},
         netns::{NetNs, in_netns, on_core_in_netns},
@@ -67,9 +68,9 @@ pub(super) struct XdpDevice {
     waited: u32,
     /// The driver's name, where that is known.
     driver: String,
-    /// Whether the driver may grant zero-copy, as far as one knows before it is asked.
+    /// Whether that driver may grant zero-copy, as far as one knows before it is asked.
     may_be_zero_copy: bool,
-    /// While the interface is there; for a port that is no source, while it transmits without copies.
+    /// While the interface is there; for a port that is no source, where the driver may transmit without copies.
     program: Option<XdpProgram>,
     /// While it is open, the interface takes frames that are for others.
     promiscuous: Option<OwnedFd>,
@@ -118,12 +119,8 @@ impl XdpDevice {
             slot_size: plan.slot_size,
             hugepages: plan.hugepages.into(),
             waited: 0,
-            driver: port
-                .link
-                .as_ref()
-                .map(|link| link.driver.clone())
-                .unwrap_or_default(),
-            may_be_zero_copy: check::may_be_zero_copy(config, port),
+            driver: String::new(),
+            may_be_zero_copy: false,
             program: None,
             promiscuous: None,
             offloads: Vec::new(),
@@ -169,7 +166,8 @@ impl XdpDevice {
                 break;
             }
             thread::sleep(BUSY_PAUSE);
-            self.up = self.look()?.up;
+            let link = self.look()?;
+            self.up = link.up && link.carrier;
         }
         Ok(())
     }
@@ -240,15 +238,31 @@ impl XdpDevice {
         Ok(())
     }
 
+    /// Why frames would come in pieces in zero-copy mode, if they would.
+    fn pieces(&self) -> Option<String> {
+        if !(self.source && self.may_be_zero_copy) {
+            return None;
+        }
+        check::in_pieces(&self.driver, self.mtu?, self.slot_size)
+    }
+
+    fn comes_in_pieces(&self) -> bool {
+        self.pieces().is_some()
+    }
+
+    /// The workers' ports are closed: what they had is to be asked for anew.
+    fn closed(&mut self) {
+        self.waited = 0;
+        self.granted = None;
+    }
+
     /// How to bind. Zero-copy is left to the driver unless it is known that frames would not come or go whole.
-    fn bind_mode(&mut self, mtu: u32) -> Result<BindMode, StartError> {
+    fn bind_mode(&mut self) -> Result<BindMode, StartError> {
         let asked = self.config.mode.value;
         if matches!(asked, XdpMode::Copy | XdpMode::Skb) || !self.may_be_zero_copy {
             return Ok(BindMode::Copy);
         }
-        if self.source
-            && let Some(why) = check::in_pieces(&self.driver, mtu, self.slot_size)
-        {
+        if let Some(why) = self.pieces() {
             if asked == XdpMode::ZeroCopy {
                 return Err(self.fail(&format!("{}: {why}", self.interface)));
             }
@@ -265,14 +279,29 @@ impl XdpDevice {
 
     /// Has the interface take frames that are for others: a bridge's, or a mirrored port's. A card filters by address
     /// before any program sees a frame.
-    fn take_all(&self, ifindex: u32) -> Result<Option<OwnedFd>, StartError> {
-        if !self.config.promiscuous {
+    fn take_all(&mut self, ifindex: u32) -> Result<Option<OwnedFd>, StartError> {
+        if self.config.promiscuous == Some(false) {
             return Ok(None);
         }
         let socket =
             in_netns(&self.ns, || af_packet::promiscuous(ifindex)).map_err(|e| self.fail(&e))?;
-        let failed = |e| self.fail(&format!("cannot make {} promiscuous: {e}", self.interface));
-        socket.map(Some).map_err(failed)
+        let error = match socket {
+            Ok(socket) => return Ok(Some(socket)),
+            Err(e) => format!(
+                "cannot have {} take frames that are for others: {e}",
+                self.interface
+            ),
+        };
+        // Whoever has not asked for it may do without, but is told.
+        match self.config.promiscuous {
+            Some(_) => Err(self.fail(&error)),
+            None => {
+                self.notes.push(format!(
+                    "{error}; frames for its own address come all the same"
+                ));
+                Ok(None)
+            }
+        }
     }
 
     fn settle_offloads(&mut self) -> Result<(), StartError> {
@@ -360,14 +389,15 @@ impl Device for XdpDevice {
         let opened = self.bind(seat)?;
         let queue = seat.queue;
         self.granted = Some((opened.granted(), opened.backing()));
-        if !self.source && opened.granted() == Granted::Copy {
-            self.forget_program();
-        }
         if let Some(program) = self.program.as_mut().filter(|_| self.source) {
-            let delivery = match opened.granted() {
-                // What the kernel delivers in pieces would be read as frames.
-                Granted::ZeroCopy if !self.multi_buffer => Delivery::ZeroCopy,
-                _ => Delivery::Copy,
+            // A frame in several buffers that a socket cannot take so: in zero-copy mode its pieces would be read as
+            // frames, and before Linux 6.6 the kernel redirects none, and does not count it (net/core/filter.c,
+            // xdp_do_redirect).
+            let whole_only = !self.multi_buffer
+                && (opened.granted() == Granted::ZeroCopy || self.asked_multi_buffer);
+            let delivery = match whole_only {
+                true => Delivery::SingleBuffer,
+                false => Delivery::Any,
             };
             let set = program.set(queue, &opened.fd(), delivery);
             set.map_err(|e| StartError::machine(&self.port, &e))?;
@@ -409,9 +439,8 @@ impl Device for XdpDevice {
                 self.forget_program();
                 self.offloads.clear();
                 self.promiscuous = None;
-                self.waited = 0;
                 self.ifindex = None;
-                self.granted = None;
+                self.closed();
                 if std::mem::take(&mut self.up) {
                     Turn::Down
                 } else {
@@ -421,18 +450,17 @@ impl Device for XdpDevice {
             Change::Gone => Turn::None,
             _ if ours && self.up && !event.up => {
                 self.up = false;
-                self.waited = 0;
-                self.granted = None;
+                self.closed();
                 Turn::Down
             }
             _ if (ours || named) && !self.up && event.up => Turn::Up,
             _ if ours && self.up && self.mtu != Some(event.mtu) => {
-                let several = event.mtu + HEADER > room(self.slot_size);
-                let in_pieces = |mtu| check::in_pieces(&self.driver, mtu, self.slot_size).is_some();
-                let whole = self.mtu.map(in_pieces) == Some(in_pieces(event.mtu));
+                let before = (self.asked_multi_buffer, self.comes_in_pieces());
                 self.mtu = Some(event.mtu);
+                let several = event.mtu + HEADER > room(self.slot_size);
                 // Sockets know how long a frame may be that they send, and whether one may take several slots.
-                if self.sink || several != self.asked_multi_buffer || !whole {
+                if self.sink || before != (several, self.comes_in_pieces()) {
+                    self.closed();
                     Turn::Anew(format!("{} has mtu {} now", event.name, event.mtu))
                 } else {
                     Turn::None
@@ -449,6 +477,11 @@ impl Device for XdpDevice {
         self.had_carrier = link.up;
         if self.ifindex != Some(link.ifindex) {
             self.forget_program();
+            // Another card may have come under the name.
+            self.driver = Ethtool::open(&self.ns)
+                .and_then(|ethtool| ethtool.driver(&self.interface))
+                .unwrap_or_default();
+            self.may_be_zero_copy = check::may_be_zero_copy(*self.config.mode, &self.driver);
             if self.source {
                 self.attach()?;
                 // Only what arrives can be hidden or merged; and which offloads do that depends on
@@ -462,12 +495,12 @@ impl Device for XdpDevice {
             // Some cards start anew for that, and are without carrier meanwhile.
             link = self.look()?;
         }
-        self.up = link.up;
+        self.up = link.up && link.carrier;
         self.mtu = Some(link.mtu);
         self.asked_multi_buffer = link.mtu + HEADER > room(self.slot_size);
         self.multi_buffer = self.asked_multi_buffer;
-        self.options.mode = self.bind_mode(link.mtu)?;
-        if !link.up && !self.had_carrier {
+        self.options.mode = self.bind_mode()?;
+        if !self.up && !self.had_carrier {
             self.notes.push(format!(
                 "{} has no carrier; it is taken up when it has one",
                 self.interface

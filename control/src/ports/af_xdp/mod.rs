@@ -43,8 +43,9 @@ pub struct AfXdp {
     pub checksums: Checksums,
     /// What is done about offloads that hide or merge frames.
     pub offloads: Offloads,
-    /// Have the interface take frames that are for others, too; only of a source.
-    pub promiscuous: bool,
+    /// Have the interface take frames that are for others, too; only of a source. `None`: if that can be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub promiscuous: Option<bool>,
     /// Take the interface, or send there, although the host uses it.
     pub force: bool,
     /// Queue `i` is polled by `cores[i % cores.len()]`; `None` spreads queues over all workers.
@@ -123,7 +124,7 @@ impl AfXdp {
             mode: mode.unwrap_or_default(),
             checksums: checksums.unwrap_or_default(),
             offloads: offloads.unwrap_or_default(),
-            promiscuous: promiscuous.unwrap_or(true),
+            promiscuous,
             force: force.unwrap_or(false),
             cores,
         })
@@ -202,10 +203,9 @@ impl Kind for AfXdp {
             *self.mode,
             self.checksums,
             self.offloads,
-            if self.promiscuous {
-                ""
-            } else {
-                ", only frames for its own address"
+            match port.source && self.promiscuous == Some(false) {
+                true => ", only frames for its own address",
+                false => "",
             },
         )
     }

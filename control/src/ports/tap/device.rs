@@ -1,10 +1,14 @@
 //! A TAP or TUN device that the daemon made: one descriptor for each worker that reads or writes it.
 
-use std::{os::fd::OwnedFd, sync::Arc, time::Duration};
+use std::{
+    os::fd::{AsFd, OwnedFd},
+    sync::Arc,
+    time::Duration,
+};
 
 use dataplane::port::{
     Port,
-    tap::{Layer, TapOptions as QueueOptions, TapPort},
+    tap::{Layer, TapOptions as QueueOptions, TapPort, device::is_nowait},
 };
 
 use super::{super::frames::HEADERS, Tap as Settings};
@@ -81,8 +85,15 @@ impl Device for TapDevice {
                 Layer::Ip => self.mtu as usize,
             },
             source: self.source,
+            threads: self.source && !is_nowait(fd.as_fd()),
             gso: self.gso,
         };
+        if options.threads && queue == 0 {
+            self.tap.notes.push(format!(
+                "{}: this kernel's TUN driver cannot say that a read would wait (Linux 6.4): frames are read one at a time, which keeps their order and costs speed",
+                self.tap.name
+            ));
+        }
         Ok(Some(Box::new(TapPort::new(
             self.tap.name.clone(),
             fd,

@@ -1,7 +1,7 @@
 //! TAP and TUN devices: made through /dev/net/tun, a descriptor for each queue, gone with the last one
 //! (drivers/net/tun.c, `tun_set_iff`). Nothing more is set up here.
 
-// TUNSETIFF and TUNSETVNETHDRSZ take addresses.
+// TUNSETIFF, TUNSETVNETHDRSZ and pwritev2 take addresses.
 #![allow(unsafe_code)]
 
 use std::{
@@ -213,6 +213,22 @@ fn attach(file: &File, name: &str, shape: Shape, exclusive: bool) -> io::Result<
         unsafe { request::tunsetvnethdrsz(file.as_raw_fd(), &raw const size) }?;
     }
     Ok(())
+}
+
+/// Whether reads and writes of a queue that would wait can be told not to (FMODE_NOWAIT, in drivers/net/tun.c since Linux
+/// 6.4). Without it io_uring hands each to one of several threads (io_uring/rw.c, `io_file_supports_nowait`). The file itself is
+/// asked, with a frame that is too short for anybody.
+pub fn is_nowait(queue: BorrowedFd<'_>) -> bool {
+    let byte = [0_u8];
+    let part = libc::iovec {
+        iov_base: byte.as_ptr().cast_mut().cast(),
+        iov_len: byte.len(),
+    };
+    // SAFETY: one part, of one byte that outlives the call; the kernel only reads it. Without a position, as the device
+    // has none.
+    let written =
+        unsafe { libc::pwritev2(queue.as_raw_fd(), &raw const part, 1, -1, libc::RWF_NOWAIT) };
+    written >= 0 || io::Error::last_os_error().raw_os_error() != Some(libc::EOPNOTSUPP)
 }
 
 /// Has a loaded BPF program (of type socket filter) choose the queue for each frame that the host sends, on the

@@ -5,7 +5,8 @@
 //! within the write (drivers/net/tun.c, `tun_get_user`), so that a write completes at once and costs
 //! what that path costs. A queue that is only a sink is written through io_uring or by write(2), whichever
 //! costs less here; one that is also a source through io_uring. Reads are parked there: the kernel fills them
-//! as the host sends.
+//! as the host sends. Where io_uring would have threads of its own read and write, one overtaking the other, it has one
+//! read at a time, and no write that can be made by write(2).
 
 pub mod device;
 mod packet;
@@ -68,6 +69,9 @@ pub struct TapOptions {
     pub longest: usize,
     /// Whether the worker receives from it.
     pub source: bool,
+    /// Whether io_uring would hand each read and write of a source to one of several threads, because the queue has no
+    /// way to answer that it would wait (see [`device::is_nowait`]).
+    pub threads: bool,
     /// Whether TCP segments that stand one behind the other are written as one, as a card hands them on that
     /// has merged them. The device must have been [made](device::make) for that.
     pub gso: bool,
@@ -85,8 +89,12 @@ pub struct TapPort {
     file: Target,
     /// The queue's descriptor does not block: its writes can do without the ring.
     not_blocking: bool,
-    /// They do, because it costs less here.
+    /// They do, because it costs less here, or because the ring would not keep their order.
     direct: bool,
+    /// The ring does not keep the order of what it has at the same time.
+    serial: bool,
+    /// Reads that wait in the kernel at a time.
+    reads: usize,
     options: TapOptions,
     place: Place,
     /// Shares that wait for the next flush.
@@ -122,6 +130,8 @@ impl TapPort {
             queue,
             not_blocking,
             direct: false,
+            serial: options.source && options.threads,
+            reads: if options.threads { 1 } else { PARKED },
             options,
             place: Place::default(),
             staged: VecDeque::new(),
@@ -137,7 +147,7 @@ impl TapPort {
 
     fn park(&mut self, io: &mut Io) {
         let Some(region) = io.own_region else { return };
-        while !self.dead && self.parked + self.arrived.len() < PARKED {
+        while !self.dead && self.parked + self.arrived.len() < self.reads {
             let Some(empty) = io.pool.alloc(region) else {
                 return;
             };
@@ -147,6 +157,12 @@ impl TapPort {
             }
             self.parked += 1;
         }
+    }
+
+    /// Whether what comes next would overtake what the ring has.
+    #[inline]
+    fn must_wait(&self) -> bool {
+        self.serial && self.writing > 0
     }
 
     /// Whether the kernel takes a share; of a TUN device's only the packet is left.
@@ -238,7 +254,7 @@ impl TapPort {
 
     /// Writes what is staged, with a virtio header before each write and TCP trains coupled.
     fn flush_trains(&mut self, io: &mut Io) {
-        while !self.staged.is_empty() {
+        while !self.staged.is_empty() && !self.must_wait() {
             // A frame in several slots goes alone: a train is made of bytes that stand together.
             let whole = self.staged.iter().take_while(|share| !share.is_chain());
             let train = Train::of(whole.map(|share| io.pool.staged_bytes(share)));
@@ -319,7 +335,7 @@ impl Port for TapPort {
             io.ring.prepare_gathers();
         }
         self.file = io.ring.show(self.queue.as_fd(), place);
-        self.direct = self.not_blocking && io.ring.calls_are_cheaper();
+        self.direct = self.serial || self.not_blocking && io.ring.calls_are_cheaper();
         self.staged.reserve(io.sink_cap);
         if self.options.source {
             self.park(io);
@@ -396,7 +412,9 @@ impl Port for TapPort {
         if self.options.gso {
             return self.flush_trains(io);
         }
-        while let Some(staged) = self.staged.pop_front() {
+        while !self.must_wait()
+            && let Some(staged) = self.staged.pop_front()
+        {
             if staged.is_chain() {
                 self.staged.push_front(staged);
                 if !io.write_parts(self.file, self.place, NO_HEADER, &mut self.staged, 1) {

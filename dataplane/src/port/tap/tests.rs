@@ -52,6 +52,7 @@ fn bench_with(
             layer,
             longest,
             source,
+            threads: false,
             gso,
         },
     );
@@ -341,6 +342,7 @@ fn a_tun_source_needs_room_for_its_header() {
         layer: Layer::Ip,
         longest: 1500,
         source: true,
+        threads: false,
         gso: false,
     };
     let mut port = TapPort::new("tun0", queue, options);

@@ -26,6 +26,8 @@ impl Source {
         let archive = Archive::of_this_machine()?;
         let file = folder.join("sources.list");
         fs::write(&file, archive.entry(suite)).at(file)?;
+        let file = folder.join("status");
+        fs::write(&file, "").at(file)?;
         let source = Self {
             suite: suite.to_owned(),
             folder,
@@ -49,6 +51,8 @@ impl Source {
         for (option, name) in [
             ("Dir::Etc::sourcelist", "sources.list"),
             ("Dir::State::lists", "lists"),
+            // What is installed here does not matter.
+            ("Dir::State::status", "status"),
             ("Dir::Cache", "cache"),
         ] {
             command

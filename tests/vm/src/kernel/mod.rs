@@ -24,6 +24,15 @@ pub(crate) struct Packaged {
     pub(crate) suite: &'static str,
 }
 
+impl Packaged {
+    /// Whether a release is of the series that the name promises.
+    fn is(&self, release: &str) -> bool {
+        let rest = release.strip_prefix(self.name);
+        !self.name.starts_with(|c: char| c.is_ascii_digit())
+            || rest.is_some_and(|rest| !rest.starts_with(|c: char| c.is_ascii_digit()))
+    }
+}
+
 /// Every kernel that is tested: Debian 12's own, that of its backports, and the newest that is packaged for a stable
 /// release. The package is `linux-image-amd64` in each.
 pub(crate) const PACKAGED: &[Packaged] = &[
@@ -116,10 +125,15 @@ fn fetch(packaged: Packaged) -> Result<Kernel, Error> {
     }
     match apt::Source::of(packaged.suite, &cache).and_then(|source| unpack::newest(&source, &cache))
     {
+        Ok(kernel) if !packaged.is(&kernel.release) => Err(Error::Machine(format!(
+            "{} has {} and no {}",
+            packaged.suite, kernel.release, packaged.name
+        ))),
         Ok(kernel) => {
             Known::write(&cache, packaged, &kernel)?;
             Ok(kernel)
         }
+        Err(Error::Interrupted) => Err(Error::Interrupted),
         Err(e) => match known {
             Some(known) => {
                 eprintln!("vm: {e}; taking {}, which is here", known.kernel.release);
@@ -162,6 +176,12 @@ impl Known {
     }
 }
 
+/// The numbers of a release, by which releases are in order.
+fn numbers(release: &str) -> Vec<u64> {
+    let numbers = release.split(|c: char| !c.is_ascii_digit());
+    numbers.filter_map(|number| number.parse().ok()).collect()
+}
+
 /// The kernel in a folder that is laid out as a root file system is: the one with the highest name, if it has several.
 fn in_folder(base: &Path) -> Result<Kernel, Error> {
     let boot = base.join("boot");
@@ -184,7 +204,7 @@ fn in_folder(base: &Path) -> Result<Kernel, Error> {
                 .all(|name| modules.join(name).is_file())
         })
         .collect();
-    releases.sort();
+    releases.sort_by_key(|release| numbers(release));
     let release = releases.pop().ok_or_else(|| {
         Error::Machine(format!(
             "{} has no boot/vmlinuz-RELEASE with a lib/modules/RELEASE/modules.dep (depmod -b makes it)",
@@ -201,4 +221,43 @@ fn in_folder(base: &Path) -> Result<Kernel, Error> {
 /// The packaged kernel as it was fetched last, if it was.
 pub(crate) fn known(packaged: Packaged) -> Option<Kernel> {
     Some(Known::read(&cache().ok()?, packaged)?.kernel)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_are_in_order_and_of_a_series() {
+        let mut releases = [
+            "6.12.95+deb12-amd64",
+            "6.1.0-9-amd64",
+            "6.1.0-50-amd64",
+            "7.3.4+deb13-amd64",
+            "6.9.1",
+        ];
+        releases.sort_by_key(|release| numbers(release));
+        assert_eq!(
+            releases,
+            [
+                "6.1.0-9-amd64",
+                "6.1.0-50-amd64",
+                "6.9.1",
+                "6.12.95+deb12-amd64",
+                "7.3.4+deb13-amd64"
+            ]
+        );
+        for (name, release, expected) in [
+            ("6.1", "6.1.0-50-amd64", true),
+            ("6.1", "6.12.95+deb12-amd64", false),
+            ("6.12", "6.12.95+deb12-amd64", true),
+            ("newest", "7.3.4+deb13-amd64", true),
+        ] {
+            assert_eq!(
+                Packaged { name, suite: "" }.is(release),
+                expected,
+                "{name} {release}"
+            );
+        }
+    }
 }

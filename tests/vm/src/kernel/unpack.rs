@@ -14,6 +14,9 @@ use crate::error::{At, Error, run};
 /// The package that depends on the newest kernel.
 const META: &str = "linux-image-amd64";
 
+/// What the names of folders begin with that are not whole yet.
+const UNPACKING: &str = ".unpacking-";
+
 /// The newest kernel of a suite; fetched unless the cache has that version.
 pub(super) fn newest(source: &Source, cache: &Path) -> Result<Kernel, Error> {
     let meta = source.package(META)?;
@@ -30,9 +33,15 @@ pub(super) fn newest(source: &Source, cache: &Path) -> Result<Kernel, Error> {
     eprintln!("vm: fetching {} ({})", packages.join(", "), meta.version);
     let parent = cache.join("kernels");
     fs::create_dir_all(&parent).at(&parent)?;
+    // Of a run that was killed; only the holder of the lock is here.
+    for stale in fs::read_dir(&parent).at(&parent)?.flatten() {
+        if stale.file_name().to_string_lossy().starts_with(UNPACKING) {
+            let _ = fs::remove_dir_all(stale.path());
+        }
+    }
     // Beside its place, so that it comes there whole or not at all.
     let work = tempfile::Builder::new()
-        .prefix(".unpacking-")
+        .prefix(UNPACKING)
         .tempdir_in(&parent)
         .at(&parent)?;
     let (debs, tree, base) = (
