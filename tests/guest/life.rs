@@ -11,7 +11,7 @@ use std::{
 use control::stats::Stats;
 use nix::sys::signal::Signal;
 use tests::{
-    Daemon, Need, Netns, Theme, Tool,
+    Daemon, Need, Theme, Tool,
     bench::in_flight,
     capture::{self, Listening},
     daemon, frames,

@@ -150,7 +150,7 @@ impl<'tap> Queue<'tap> {
         // SAFETY: the descriptors are the UMEM's own and nobody else uses them.
         unsafe { fill.produce(&fresh) };
         program
-            .set(0, rx.fd(), Delivery::Copy)
+            .set(0, rx.fd(), Delivery::Any)
             .map_err(|e| bare(&e))?;
 
         let bytes = (SLOTS * SLOT_SIZE) as usize;

@@ -227,7 +227,7 @@ impl Side {
             )
         };
         program
-            .set(0, rx.fd(), Delivery::Copy)
+            .set(0, rx.fd(), Delivery::Any)
             .map_err(|e| bare(&e))?;
         Ok(Self {
             rx,

@@ -130,7 +130,7 @@ impl Pktgen {
         frame.extend([0, 0, 32, 17, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2]);
         let sum = internet_checksum(&frame[14..34]);
         frame[24..26].copy_from_slice(&sum.to_be_bytes());
-        let source = FROM + (index % u32::from(self.flows)) as u16;
+        let source = FROM + (index.wrapping_add(1) % u32::from(self.flows)) as u16;
         frame.extend(source.to_be_bytes());
         frame.extend(self.port.to_be_bytes());
         frame.extend((ip_length - 20).to_be_bytes());

@@ -23,39 +23,33 @@ fn bench(source: bool, slots: u32, sink_cap: usize) -> Bench {
 }
 
 fn bench_of(layer: Layer, longest: usize, source: bool, slots: u32, sink_cap: usize) -> Bench {
-    bench_with(layer, longest, source, false, slots, sink_cap)
+    bench_with(options(layer, longest, source), slots, sink_cap)
 }
 
 /// With trains.
 fn bench_of_trains(source: bool, slots: u32, sink_cap: usize) -> Bench {
-    bench_with(Layer::Ethernet, 1518, source, true, slots, sink_cap)
+    let plain = options(Layer::Ethernet, 1518, source);
+    bench_with(TapOptions { gso: true, ..plain }, slots, sink_cap)
 }
 
-fn bench_with(
-    layer: Layer,
-    longest: usize,
-    source: bool,
-    gso: bool,
-    slots: u32,
-    sink_cap: usize,
-) -> Bench {
+fn options(layer: Layer, longest: usize, source: bool) -> TapOptions {
+    TapOptions {
+        layer,
+        longest,
+        source,
+        threads: false,
+        gso: false,
+    }
+}
+
+fn bench_with(options: TapOptions, slots: u32, sink_cap: usize) -> Bench {
     let waker = Arc::new(Waker::new().expect("an eventfd"));
     let mut io = Io::new(Ring::fake(), waker, 1, sink_cap);
     let region = Region::map(slots, 2048, 64, HugePages::Off).expect("memory");
     io.own_region = io.pool.add(region);
     // Any descriptor does: the played kernel never looks at it.
     let queue = OwnedFd::from(std::fs::File::open("/dev/null").expect("/dev/null"));
-    let mut port = TapPort::new(
-        "lc0",
-        queue,
-        TapOptions {
-            layer,
-            longest,
-            source,
-            threads: false,
-            gso,
-        },
-    );
+    let mut port = TapPort::new("lc0", queue, options);
     let place = Place {
         index: PortIndex(0),
         generation: 3,
@@ -234,6 +228,40 @@ fn reads_are_parked_and_come_in_order() {
         b.io.pool.free(frame);
     }
     assert_eq!(b.io.counters[0].rx.frames, 10);
+    b.law();
+}
+
+/// Where the ring has threads that overtake one another, it has one read and one write at a time.
+#[test]
+fn one_at_a_time_where_the_ring_has_threads() {
+    let options = TapOptions {
+        threads: true,
+        gso: true,
+        ..options(Layer::Ethernet, 1518, true)
+    };
+    let mut b = bench_with(options, 256, 64);
+    for i in 0..5u8 {
+        assert_eq!(b.io.ring.kernel().pending.len(), 1, "one read");
+        b.io.ring.kernel().answer_read(0, &[i; 72]);
+        b.reap(false);
+        let mut batch = Vec::new();
+        b.port.receive(&mut b.io, &mut batch, 64);
+        let first: Vec<_> = batch.iter().map(|f| b.io.pool.bytes(f)[0]).collect();
+        assert_eq!(first, [i]);
+        batch.into_iter().for_each(|frame| b.io.pool.free(frame));
+    }
+    b.stage(&[60, 61, 62]);
+    for left in [2, 1, 0] {
+        b.port.flush(&mut b.io);
+        b.port.flush(&mut b.io);
+        assert_eq!(b.port.writing, 1, "one write");
+        assert_eq!(b.port.staged.len(), left);
+        // The read of before waits on.
+        let last = b.io.ring.kernel().pending.len() - 1;
+        b.io.ring.kernel().answer(last, 72);
+        b.reap(false);
+    }
+    assert_eq!(b.io.counters[0].tx.frames, 3);
     b.law();
 }
 
@@ -536,7 +564,11 @@ proptest! {
         gso: bool,
         steps in prop::collection::vec((0u8..7, 0usize..64), 0..150),
     ) {
-        let mut b = bench_with(Layer::Ethernet, 1518, true, gso, 200, 32);
+        let options = TapOptions {
+            gso,
+            ..options(Layer::Ethernet, 1518, true)
+        };
+        let mut b = bench_with(options, 200, 32);
         let mut held = Vec::new();
         for (what, n) in steps {
             match what {
