@@ -238,7 +238,7 @@ have_static_busybox() {
     local file
     for file in /bin/busybox /usr/bin/busybox; do
         if [ -e "$file" ]; then
-            ! grep -q ld-linux "$file"
+            ! grep -q /lib64/ld-linux "$file"
             return
         fi
     done

@@ -70,6 +70,16 @@ fn load(sender: Sender) -> Load {
     Load::start(sender, frames::mixed(100, 1514))
 }
 
+/// A load that has arrived at port `up`.
+fn arriving(lane: &Lane, daemon: &Daemon) -> Load {
+    let before = daemon::port(&daemon.stats(), "up").rx.frames;
+    let load = load(lane.sender());
+    daemon.stats_when(LIMIT, |stats| {
+        daemon::port(stats, "up").rx.frames > before + 200
+    });
+    load
+}
+
 fn is_up(daemon: &Daemon, port: &str, up: bool) -> Stats {
     daemon.stats_when(LIMIT, |stats| daemon::port(stats, port).up == up)
 }
@@ -103,11 +113,7 @@ fn flaps(set: impl Fn(&Lane, bool)) {
     let daemon = lane.start("", None);
     let mode = granted(&daemon, "up");
     for _ in 0..3 {
-        let load = load(lane.sender());
-        let before = daemon::port(&daemon.stats(), "up").rx.frames;
-        daemon.stats_when(LIMIT, |stats| {
-            daemon::port(stats, "up").rx.frames > before + 200
-        });
+        let load = arriving(&lane, &daemon);
         set(&lane, false);
         is_up(&daemon, "up", false);
         set(&lane, true);
@@ -200,11 +206,7 @@ fn unplugged() {
     let daemon = lane.start("", None);
     let mode = granted(&daemon, "up");
     for _ in 0..3 {
-        let load = load(lane.sender());
-        let before = daemon::port(&daemon.stats(), "up").rx.frames;
-        daemon.stats_when(LIMIT, |stats| {
-            daemon::port(stats, "up").rx.frames > before + 200
-        });
+        let load = arriving(&lane, &daemon);
         lane.unplug();
         let stats = is_up(&daemon, "up", false);
         daemon::assert_explained(&stats);
