@@ -10,7 +10,7 @@ use crate::{
 
 /// How often what a killed run may have left is looked at again, and after how long: the kernel takes
 /// some 50 ms to take its rings and sockets down.
-pub(super) const LOOKS: u32 = 10;
+pub(super) const LOOKS: u32 = 40;
 pub(super) const PAUSE: Duration = Duration::from_millis(25);
 
 /// The name of an interface, which may not be there yet.

@@ -178,6 +178,9 @@ impl Archive {
                 _ => Ok(()),
             };
         }
+        if about.permissions().mode() & 0o005 != 0o005 {
+            return Ok(());
+        }
         self.folder(name)?;
         let Ok(entries) = fs::read_dir(from) else {
             return Ok(());
@@ -210,6 +213,10 @@ mod tests {
         fs::create_dir_all(tree.join("inner")).expect("a folder");
         fs::write(tree.join("inner/open"), "open").expect("a file");
         fs::write(tree.join("secret"), "secret").expect("a file");
+        fs::create_dir(tree.join("closed")).expect("a folder");
+        fs::write(tree.join("closed/within"), "within").expect("a file");
+        let mode = |mode| fs::Permissions::from_mode(mode);
+        fs::set_permissions(tree.join("closed"), mode(0o700)).expect("ours");
         fs::set_permissions(tree.join("secret"), fs::Permissions::from_mode(0o600)).expect("ours");
         std::os::unix::fs::symlink("inner/open", tree.join("link")).expect("a link");
         let file = work.path().join("archive");

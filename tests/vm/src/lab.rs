@@ -120,7 +120,10 @@ fn namespace() -> Result<Vec<&'static str>, String> {
 /// IPv6 the namespace itself says nothing.
 pub(crate) const TAP_SCRIPT: &str = "#!/bin/sh -e
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
-for file in /proc/sys/net/ipv6/conf/default/disable_ipv6; do [ ! -w $file ] || echo 1 >$file; done
+for name in default \"$1\"; do
+    file=/proc/sys/net/ipv6/conf/$name/disable_ipv6
+    [ ! -w $file ] || echo 1 >$file
+done
 ip link show br0 >/dev/null 2>&1 || ip link add br0 type bridge mcast_snooping 0
 ip link set br0 up
 ip link set \"$1\" txqueuelen 20000
