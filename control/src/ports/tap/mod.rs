@@ -175,7 +175,9 @@ impl Kind for Tap {
             let Some(taken) = links.iter().find(|link| link.name == name) else {
                 return Found::default();
             };
-            if taken.driver != "tun" || looks == LOOKS {
+            // One that goes at this moment is still listed, and has no driver any more.
+            let may_go = matches!(taken.driver.as_str(), "tun" | "");
+            if !may_go || looks == LOOKS {
                 break taken.clone();
             }
             // A run that was killed leaves its device for some 50 ms, while the kernel takes its ring down.
