@@ -37,10 +37,10 @@ pub(crate) fn read(stream: UnixStream) -> mpsc::Receiver<Verdict> {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || {
         for line in BufReader::new(stream).lines().map_while(Result::ok) {
-            if let Some(verdict) = Verdict::read(&line) {
-                if sender.send(verdict).is_err() {
-                    return;
-                }
+            if let Some(verdict) = Verdict::read(&line)
+                && sender.send(verdict).is_err()
+            {
+                return;
             }
         }
     });
