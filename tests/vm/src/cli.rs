@@ -147,6 +147,9 @@ struct Matrix {
     size: Size,
     #[command(flatten)]
     themes: Themes,
+    /// Only this kernel, instead of all; may be given several times
+    #[arg(long = "kernel", value_name = "NAME")]
+    kernels: Vec<String>,
     /// How many seconds one kernel may take
     #[arg(long, value_name = "SECONDS", default_value_t = 3600)]
     time: u64,
@@ -188,7 +191,14 @@ impl Command {
                 let themes = matrix.themes.all(&matrix.size)?;
                 let project = matrix.size.project.clone();
                 let limit = Some(Duration::from_secs(matrix.time));
-                let passed = matrix::run(&project, |name| {
+                let kernels: Vec<&str> = match matrix.kernels.is_empty() {
+                    true => kernel::PACKAGED
+                        .iter()
+                        .map(|packaged| packaged.name)
+                        .collect(),
+                    false => matrix.kernels.iter().map(String::as_str).collect(),
+                };
+                let passed = matrix::run(&project, &kernels, |name| {
                     let mut guest = matrix.size.guest(name)?;
                     guest.limit = limit;
                     themes::run(guest, name, &themes, None)

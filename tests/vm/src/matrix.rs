@@ -20,60 +20,59 @@ struct Record {
 const JSON: &str = "docs/kernels.json";
 const PAGE: &str = "docs/kernels.md";
 
-/// Runs the tests on every kernel with `run`, and writes the page if all passed. Answers whether they did.
+/// Runs the tests on these kernels with `run`, and writes the page. A kernel on which all passed takes the place of its
+/// record; one on which something failed keeps what was found before. Answers whether all passed.
 pub(crate) fn run(
     project: &Path,
+    kernels: &[&str],
     mut run: impl FnMut(&str) -> Result<Outcome, Error>,
 ) -> Result<bool, Error> {
-    let mut kernels = Vec::new();
+    let (json, page) = (project.join(JSON), project.join(PAGE));
+    let known = fs::read_to_string(&json).ok();
+    let known = known.and_then(|text| serde_json::from_str(&text).ok());
+    let mut record: Record = known.unwrap_or(Record {
+        kernels: Vec::new(),
+    });
     let mut passed = true;
-    for packaged in kernel::PACKAGED {
-        println!("=== {} ({})", packaged.name, packaged.suite);
+    for name in kernels {
+        println!("=== {name}");
         // One that hangs or panics does not keep the others from being tried.
-        match run(packaged.name) {
+        match run(name) {
+            Ok(outcome) if outcome.passed => {
+                println!("{}: {} tests passed", outcome.release, outcome.trials.len());
+                record.put(outcome);
+                let mut text = serde_json::to_string_pretty(&record)
+                    .map_err(|e| Error::Broken(e.to_string()))?;
+                text.push('\n');
+                fs::write(&json, text).at(&json)?;
+                fs::write(&page, record.page()).at(&page)?;
+            }
             Ok(outcome) => {
-                passed &= outcome.passed;
-                kernels.push(outcome);
+                println!(
+                    "{}: not everything passed; {PAGE} has what was found before",
+                    outcome.release
+                );
+                passed = false;
             }
             Err(Error::Interrupted) => return Err(Error::Interrupted),
             Err(e) => {
-                println!("{}: {e}", packaged.name);
+                println!("{name}: {e}");
                 passed = false;
             }
         }
     }
-    for outcome in &kernels {
-        let count = |result| {
-            outcome
-                .trials
-                .iter()
-                .filter(|trial| trial.result == result)
-                .count()
-        };
-        println!(
-            "{}: {} passed, {} failed, {} skipped",
-            outcome.release,
-            count(TrialResult::Passed),
-            count(TrialResult::Failed),
-            count(TrialResult::Skipped)
-        );
-    }
-    if !passed {
-        println!("{PAGE} stays as it is: not everything passed");
-        return Ok(false);
-    }
-    let record = Record { kernels };
-    let (json, page) = (project.join(JSON), project.join(PAGE));
-    let mut text =
-        serde_json::to_string_pretty(&record).map_err(|e| Error::Machine(e.to_string()))?;
-    text.push('\n');
-    fs::write(&json, text).at(&json)?;
-    fs::write(&page, record.page()).at(&page)?;
-    println!("wrote {PAGE}");
-    Ok(true)
+    Ok(passed)
 }
 
 impl Record {
+    /// Takes what was found on a kernel, in the place of what was known of it.
+    fn put(&mut self, outcome: Outcome) {
+        self.kernels.retain(|known| known.name != outcome.name);
+        self.kernels.push(outcome);
+        let place = |name: &str| kernel::PACKAGED.iter().position(|one| one.name == name);
+        self.kernels.sort_by_key(|known| place(&known.name));
+    }
+
     fn page(&self) -> String {
         let mut page = String::from(
             "# Kernels\n\n\
@@ -81,7 +80,8 @@ impl Record {
              needed, never derived from a version: a distribution's kernel may have what its number does not say. What is not there is\n\
              done without, or refused with a line that says so.\n\n\
              This page is written by `scripts/vm matrix`, from the tests' own findings; the kernels are packages of Debian, booted in\n\
-             QEMU ([how, and how to try it](virtual-machine.md)). A page with a failed test is not written.\n\n\
+             QEMU ([how, and how to try it](virtual-machine.md)). A test that failed is not in it: what was\n\
+             found before stands until all pass.\n\n\
              ## Features\n\n| feature |",
         );
         let mut rule = String::from("| --- |");
@@ -128,7 +128,7 @@ impl Record {
                 let trial = kernel.trials.iter().find(|trial| trial.name == *test);
                 let word = match trial.map(|trial| &trial.result) {
                     Some(TrialResult::Passed) => "passed",
-                    Some(TrialResult::Failed) => "**failed**",
+                    Some(TrialResult::Failed) => "failed",
                     Some(TrialResult::Skipped) => "not on this kernel",
                     None => "-",
                 };
