@@ -19,6 +19,7 @@ fail() { # exit-code message
 }
 
 is_root() { [ "$(id -u)" = 0 ]; }
+can_install() { is_root && command -v apt-get >/dev/null; }
 
 # The user who builds: whoever called sudo, else whoever runs this.
 owner=$(id -un)
@@ -89,7 +90,7 @@ install_wanted() {
     local packages package
     mapfile -t packages < <(missing_packages "$@")
     for package in "${packages[@]}"; do
-        if ! is_root || ! command -v apt-get >/dev/null; then
+        if ! can_install; then
             warn "without $package some tests are skipped"
         else
             say "installing $package"
@@ -200,7 +201,7 @@ install_suricata() {
     if have_suricata; then
         return 0
     fi
-    if ! is_root || ! command -v apt-get >/dev/null; then
+    if ! can_install; then
         return 1
     fi
     say "installing suricata"
@@ -225,7 +226,7 @@ install_qemu() {
     if have_qemu; then
         return 0
     fi
-    if ! is_root || ! command -v apt-get >/dev/null; then
+    if ! can_install; then
         return 1
     fi
     say "installing qemu-system-x86"
@@ -248,7 +249,7 @@ install_static_busybox() {
     if have_static_busybox; then
         return 0
     fi
-    if ! is_root || ! command -v apt-get >/dev/null; then
+    if ! can_install; then
         return 1
     fi
     say "installing busybox-static"

@@ -259,7 +259,8 @@ impl XdpDevice {
     /// How to bind. Zero-copy is left to the driver unless it is known that frames would not come or go whole.
     fn bind_mode(&mut self) -> Result<BindMode, StartError> {
         let asked = self.config.mode.value;
-        if matches!(asked, XdpMode::Copy | XdpMode::Skb) || !self.may_be_zero_copy {
+        // Of a mode that copies, that is known.
+        if !self.may_be_zero_copy {
             return Ok(BindMode::Copy);
         }
         if let Some(why) = self.pieces() {
